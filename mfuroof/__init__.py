@@ -1,0 +1,89 @@
+"""mfuroof: how long LLM-serving steps take, for millions of batch shapes at once.
+
+Measured kernel tables are compiled into flat arrays at bind time; evaluating a step is then a handful of table
+reads. The names below are the public interface; each is imported when it is first used.
+
+============================  ==================================================================
+bind and evaluate             `StepEvaluator`, `StepBatch`, `StepResult`, `CostParams`, `Parallel`
+models and GPUs               `ModelConfig`, `get_model`, `known_models`, `Hardware`, `get_hardware`
+measured tables               `load_tables`, `load_bench_data`, `audit`, `Source`
+capacity                      `kv_capacity`
+============================  ==================================================================
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mfuroof._version import __version__
+
+if TYPE_CHECKING:
+    from mfuroof.batch import StepBatch
+    from mfuroof.breakdown import StepResult
+    from mfuroof.capacity import kv_capacity
+    from mfuroof.core.sources import Source
+    from mfuroof.errors import MfuroofError, MfuroofWarning
+    from mfuroof.hardware import Hardware, get_hardware, known_hardware
+    from mfuroof.models import ModelConfig, get_model, known_models
+    from mfuroof.parallel import Parallel
+    from mfuroof.params import CostParams
+    from mfuroof.step import StepEvaluator
+    from mfuroof.tables.audit import audit
+    from mfuroof.tables.load import load_bench_data
+    from mfuroof.tables.store import load_tables
+
+_HOMES = {
+    "CostParams": "params",
+    "Hardware": "hardware",
+    "MfuroofError": "errors",
+    "MfuroofWarning": "errors",
+    "ModelConfig": "models",
+    "Parallel": "parallel",
+    "Source": "core.sources",
+    "StepBatch": "batch",
+    "StepEvaluator": "step",
+    "StepResult": "breakdown",
+    "audit": "tables.audit",
+    "get_hardware": "hardware",
+    "get_model": "models",
+    "known_hardware": "hardware",
+    "known_models": "models",
+    "kv_capacity": "capacity",
+    "load_bench_data": "tables.load",
+    "load_tables": "tables.store",
+}
+
+__all__ = [
+    "CostParams",
+    "Hardware",
+    "MfuroofError",
+    "MfuroofWarning",
+    "ModelConfig",
+    "Parallel",
+    "Source",
+    "StepBatch",
+    "StepEvaluator",
+    "StepResult",
+    "__version__",
+    "audit",
+    "get_hardware",
+    "get_model",
+    "known_hardware",
+    "known_models",
+    "kv_capacity",
+    "load_bench_data",
+    "load_tables",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: ``import mfuroof`` alone loads neither numba nor pyarrow."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mfuroof' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"mfuroof.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

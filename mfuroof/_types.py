@@ -1,0 +1,26 @@
+"""Array aliases shared by every layer."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["ArrayLike", "F64", "I16", "I64", "U8", "freeze"]
+
+F64: TypeAlias = NDArray[np.float64]
+I64: TypeAlias = NDArray[np.int64]
+I16: TypeAlias = NDArray[np.int16]
+U8: TypeAlias = NDArray[np.uint8]
+
+
+def freeze(values: ArrayLike, dtype: type = np.float64) -> NDArray:
+    """Return a C-contiguous read-only view of ``values``; the caller's array stays writable.
+
+    One spelling of every array keeps each kernel at one compiled specialisation, and makes a write inside a
+    kernel a compile-time error.
+    """
+    view = np.ascontiguousarray(values, dtype=dtype).view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,58 @@
+"""The one place that names numba's options and its extension interface.
+
+Kernels are serial, release the GIL, keep IEEE arithmetic (no fastmath: results must equal the plain-Python
+definitions) and are compiled lazily. Explicit signatures are not used: they reject read-only arrays.
+``MFUROOF_NUMBA_CACHE=0`` switches the disk cache off.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+from numba.extending import intrinsic
+
+__all__ = ["jit", "octave"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CACHE = os.environ.get("MFUROOF_NUMBA_CACHE", "1") != "0"
+
+
+def jit(function: F) -> F:
+    """Compile ``function`` on its first call; cached on disk where the file system allows it."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+    try:
+        return numba.njit(cache=_CACHE, **options)(function)  # type: ignore[no-any-return]
+    except RuntimeError:  # no cache locator for this file (for instance inside a zip): compile in each process
+        return numba.njit(cache=False, **options)(function)  # type: ignore[no-any-return]
+
+
+@intrinsic
+def _octave_compiled(typingctx: Any, x: Any) -> Any:
+    """Exponent field of a double, unbiased: two instructions where a search would take a dozen."""
+    from llvmlite import ir
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.IntType(64))
+        exponent = builder.ashr(bits, ir.Constant(ir.IntType(64), 52))
+        return builder.sub(exponent, ir.Constant(ir.IntType(64), 1023))
+
+    return numba.int64(numba.float64), codegen
+
+
+def _octave_python(x: float) -> int:
+    return -1023 if x == 0.0 else math.frexp(x)[1] - 1
+
+
+if numba.config.DISABLE_JIT:
+    octave = _octave_python
+else:
+
+    @jit
+    def octave(x: float) -> int:
+        """Return floor(log2(x)) for a normal positive ``x``, and -1023 for zero."""
+        return _octave_compiled(x)  # type: ignore[no-any-return]

@@ -1,0 +1,420 @@
+"""Step time of the measured-kernel cost: four table reads a step, no search.
+
+Everything of a step that depends on its token count alone is one piecewise-linear curve, everything that depends on
+the sequences that emit a token a second one over the same breakpoints. Attention is two grids on octave lattices
+(powers of two), where the row and the column of a query are the exponents of two floating-point numbers. Row 0 of
+each grid is zero and stands for an empty phase, so no branch asks whether there is one.
+
+A decode cell stores T = (a + b kv) + B (c + d kv). A prefill cell stores the time of a batch of b prompts of length
+F as launch + area, launch = p + q b and area = F ((r + s b) + F (t + u b)): what a cached prefix does not remove and
+what it does. Rejected: bisection on the measured axes with divisions in the kernel (11 M steps/s where cells reach
+157 M/s on one thread), a branch on the empty phase (20 % slower).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mfuroof._types import F64, I16, I64
+from mfuroof.core._jit import jit, octave
+
+__all__ = [
+    "DECODE_CELL",
+    "LAYOUT",
+    "PREFILL_CELL",
+    "StepTables",
+    "curve",
+    "decode_attention",
+    "prefill_attention",
+    "ragged_lanes",
+    "ragged_times",
+    "step_time",
+    "uniform_lanes",
+    "uniform_times",
+]
+
+LAYOUT = (
+    "tokens",  # offset of the token curve's lanes in `cells`
+    "token_lanes",
+    "sequences",  # offset of the sequence curve's lanes
+    "sequence_lanes",
+    "decode",  # offset of the decode grid
+    "decode_rows",
+    "decode_columns",
+    "prefill",  # offset of the first prefill grid
+    "prefill_rows",
+    "prefill_columns",
+    "prefill_groups",  # kinds of attention layer with a grid of their own (one a sliding window)
+    "prefill_constants",  # offset of (window, seconds per KV token read, share of the launch that scales) per group
+    "decode_spread",  # 1 where decode attention is a five-point mean over +-10 % of the KV length
+)
+"""Meaning of each entry of ``StepTables.layout``."""
+
+DECODE_CELL = 4
+PREFILL_CELL = 6
+_TOKENS, _TOKEN_LANES, _SEQUENCES, _SEQUENCE_LANES, _DECODE, _DECODE_ROWS, _DECODE_COLUMNS = range(7)
+_PREFILL, _PREFILL_ROWS, _PREFILL_COLUMNS, _PREFILL_GROUPS, _PREFILL_CONSTANTS, _SPREAD = range(7, 13)
+
+
+class StepTables(NamedTuple):
+    """A bound model as three read-only arrays: an argument for these kernels, and for anybody's ``@njit`` code.
+
+    ``segments`` (max tokens + 1,) maps a count to the segment of both curves that holds it, ``cells`` holds all
+    coefficients, ``layout`` says where what begins (`LAYOUT`).
+    """
+
+    segments: I16
+    cells: F64
+    layout: I64
+
+
+@jit
+def segment_of(segments: I16, count: float) -> int:
+    """Segment of the curves that holds ``count``; the last one goes on for ever."""
+    return segments[int(min(count, segments.size - 1))]  # type: ignore[no-any-return]
+
+
+@jit
+def curve(cells: F64, cell: int, x: float) -> float:
+    """Value at ``x`` of the line whose two coefficients stand at ``cell``."""
+    return cells[cell] + cells[cell + 1] * x  # type: ignore[no-any-return]
+
+
+@jit
+def decode_attention(cells: F64, base: int, rows: int, columns: int, batch: float, kv_len: float) -> float:
+    """Seconds of decode attention for ``batch`` requests of one ``kv_len`` >= 1; 0 for no request."""
+    row = min(max(octave(batch) + 1, 0), rows - 1)
+    column = min(octave(kv_len), columns - 1)
+    c = base + DECODE_CELL * (row * columns + column)
+    return (cells[c] + cells[c + 1] * kv_len) + batch * (cells[c + 2] + cells[c + 3] * kv_len)  # type: ignore[no-any-return]
+
+
+@jit
+def decode_attention_mean(cells: F64, base: int, rows: int, columns: int, batch: float, kv_len: float) -> float:
+    """Mean of five whole KV lengths spread over +-10 %: AIConfigurator's smoothing of decode attention."""
+    low, high = np.floor(0.9 * kv_len), np.floor(1.1 * kv_len)
+    total = 0.0
+    for i in range(5):
+        at = max(low + np.floor(i * (high - low) / 4.0), 1.0)
+        total += decode_attention(cells, base, rows, columns, batch, at)
+    return total / 5.0
+
+
+@jit
+def causal_area(length: float, window: float) -> float:
+    """Query-key pairs of a prompt of ``length`` when each token sees at most ``window`` (continuous form)."""
+    reach = min(length, window)
+    return reach * (length - 0.5 * reach)
+
+
+@jit
+def prefill_attention(
+    cells: F64, cell: int, constants: int, batch: float, context: float, new_tokens: float
+) -> float:
+    """Seconds of prefill attention for ``batch`` like requests whose cell is known; 0 for no request."""
+    window, kv_read_s, scaled = cells[constants], cells[constants + 1], cells[constants + 2]
+    length = max(context + new_tokens, 1.0)
+    whole = causal_area(length, window)
+    share = (whole - causal_area(context, window)) / whole
+    c = cell
+    launch = cells[c] + cells[c + 1] * batch
+    area = length * ((cells[c + 2] + cells[c + 3] * batch) + length * (cells[c + 4] + cells[c + 5] * batch))
+    time = launch * (1.0 - scaled * (1.0 - share)) + area * share
+    return max(time, kv_read_s * batch * min(length, window + new_tokens))  # type: ignore[no-any-return]
+
+
+@jit
+def prefill_cell(base: int, rows: int, columns: int, batch: float, length: float) -> int:
+    """Offset of the prefill cell of ``batch`` requests of ``length`` tokens."""
+    row = min(max(octave(batch) + 1, 0), rows - 1)
+    return base + PREFILL_CELL * (row * columns + min(octave(max(length, 1.0)), columns - 1))
+
+
+@jit
+def prefill_attention_all(
+    cells: F64, base: int, rows: int, columns: int, groups: int, constants: int, b: float, context: float, new: float
+) -> float:
+    """Seconds of prefill attention over all kinds of layer for ``b`` like requests."""
+    total = 0.0
+    for g in range(groups):
+        cell = prefill_cell(base + g * rows * columns * PREFILL_CELL, rows, columns, b, context + new)
+        total += prefill_attention(cells, cell, constants + 3 * g, b, context, new)
+    return total
+
+
+@jit
+def step_time(
+    segments: I16,
+    cells: F64,
+    layout: I64,
+    decode_batch: float,
+    decode_context: float,
+    prefill_batch: float,
+    prefill_new_tokens: float,
+    prefill_context: float,
+    emits: float,
+) -> float:
+    """Seconds of one step; flat arguments, because a tuple costs 0.8 us more from Python."""
+    present = prefill_batch if prefill_new_tokens > 0 else 0.0
+    tokens = decode_batch + present * prefill_new_tokens
+    sequences = decode_batch + present * emits
+    if layout[_SPREAD]:
+        decode = decode_attention_mean(
+            cells, layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS], decode_batch, decode_context + 1.0
+        )
+    else:
+        decode = decode_attention(
+            cells, layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS], decode_batch, decode_context + 1.0
+        )
+    prefill = prefill_attention_all(
+        cells,
+        layout[_PREFILL],
+        layout[_PREFILL_ROWS],
+        layout[_PREFILL_COLUMNS],
+        layout[_PREFILL_GROUPS],
+        layout[_PREFILL_CONSTANTS],
+        present,
+        prefill_context,
+        prefill_new_tokens,
+    )
+    by_tokens = curve(cells, layout[_TOKENS] + 2 * segment_of(segments, tokens), tokens)
+    by_sequences = curve(cells, layout[_SEQUENCES] + 2 * segment_of(segments, sequences), sequences)
+    return by_tokens + by_sequences + prefill + decode
+
+
+@jit
+def uniform_times(
+    tables: StepTables,
+    decode_batch: I64,
+    decode_context: I64,
+    prefill_batch: I64,
+    prefill_new_tokens: I64,
+    prefill_context: I64,
+    emits: I64,
+    out: F64,
+) -> None:
+    """Fill ``out`` with step times; a column of one value is constant."""
+    segments, cells, layout = tables
+    token_base, sequence_base = layout[_TOKENS], layout[_SEQUENCES]
+    d_base, d_rows, d_columns = layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS]
+    p_base, p_rows, p_columns = layout[_PREFILL], layout[_PREFILL_ROWS], layout[_PREFILL_COLUMNS]
+    p_groups, p_constants, spread = layout[_PREFILL_GROUPS], layout[_PREFILL_CONSTANTS], layout[_SPREAD]
+    s0, s1, s2 = int(decode_batch.size > 1), int(decode_context.size > 1), int(prefill_batch.size > 1)
+    s3, s4, s5 = int(prefill_new_tokens.size > 1), int(prefill_context.size > 1), int(emits.size > 1)
+    for i in range(out.size):
+        decoding, kv_len = float(decode_batch[i * s0]), float(decode_context[i * s1]) + 1.0
+        new, context = float(prefill_new_tokens[i * s3]), float(prefill_context[i * s4])
+        present = float(prefill_batch[i * s2]) if new > 0 else 0.0
+        tokens, sequences = decoding + present * new, decoding + present * emits[i * s5]
+        if spread:
+            decode = decode_attention_mean(cells, d_base, d_rows, d_columns, decoding, kv_len)
+        else:
+            decode = decode_attention(cells, d_base, d_rows, d_columns, decoding, kv_len)
+        prefill = prefill_attention_all(
+            cells, p_base, p_rows, p_columns, p_groups, p_constants, present, context, new
+        )
+        by_tokens = curve(cells, token_base + 2 * segment_of(segments, tokens), tokens)
+        by_sequences = curve(cells, sequence_base + 2 * segment_of(segments, sequences), sequences)
+        out[i] = by_tokens + by_sequences + prefill + decode
+
+
+@jit
+def ragged_decode(
+    cells: F64, layout: I64, contexts: I64, counts: I64, start: int, stop: int, number: F64, kv_total: F64
+) -> tuple[float, float]:
+    """Requests and seconds of decode attention of one step of mixed context lengths.
+
+    A batch is at least as slow as any set of its longest requests: the largest T(n, mean KV) over the nested sets
+    "KV length of at least 2^j". ``number`` and ``kv_total`` are zeroed scratch of 64 octaves and are left zeroed.
+    """
+    base, rows, columns = layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS]
+    stride = int(counts.size > 1)
+    top, bottom = -1, 64
+    for j in range(start, stop):
+        kv_len = float(contexts[j]) + 1.0
+        bucket = octave(kv_len)
+        count = float(counts[j * stride])
+        number[bucket] += count
+        kv_total[bucket] += count * kv_len
+        top, bottom = max(top, bucket), min(bottom, bucket)
+    n, kv, slowest = 0.0, 0.0, 0.0
+    for bucket in range(top, bottom - 1, -1):
+        if number[bucket] > 0.0:
+            n += number[bucket]
+            kv += kv_total[bucket]
+            if layout[_SPREAD]:
+                time = decode_attention_mean(cells, base, rows, columns, n, kv / n)
+            else:
+                time = decode_attention(cells, base, rows, columns, n, kv / n)
+            slowest = max(slowest, time)
+        number[bucket] = 0.0
+        kv_total[bucket] = 0.0
+    return n, slowest
+
+
+@jit
+def ragged_prefill(
+    cells: F64, layout: I64, contexts: I64, new_tokens: I64, counts: I64, emits: I64, start: int, stop: int
+) -> tuple[float, float, float]:
+    """Tokens, emitting sequences and seconds of prefill attention of one step of mixed prompts.
+
+    What fills the GPU is the tokens of the whole batch, so a prompt of length F is priced as one of
+    b = (all prompts' lengths) / F like it: T(b, F) / b. Like prompts give back T(b, F).
+    """
+    count_stride, emit_stride = int(counts.size > 1), int(emits.size > 1)
+    tokens, sequences, all_lengths = 0.0, 0.0, 0.0
+    for j in range(start, stop):
+        if new_tokens[j] > 0:
+            count = float(counts[j * count_stride])
+            tokens += count * new_tokens[j]
+            sequences += count * emits[j * emit_stride]
+            all_lengths += count * (float(contexts[j]) + float(new_tokens[j]))
+    seconds = 0.0
+    for j in range(start, stop):
+        count = float(counts[j * count_stride])
+        if new_tokens[j] > 0 and count > 0.0:
+            context, new = float(contexts[j]), float(new_tokens[j])
+            like = all_lengths / (context + new)
+            together = prefill_attention_all(
+                cells,
+                layout[_PREFILL],
+                layout[_PREFILL_ROWS],
+                layout[_PREFILL_COLUMNS],
+                layout[_PREFILL_GROUPS],
+                layout[_PREFILL_CONSTANTS],
+                like,
+                context,
+                new,
+            )
+            seconds += together * (count / like)
+    return tokens, sequences, seconds
+
+
+@jit
+def ragged_times(
+    tables: StepTables,
+    decode_offsets: I64,
+    decode_contexts: I64,
+    decode_counts: I64,
+    prefill_offsets: I64,
+    prefill_contexts: I64,
+    prefill_new_tokens: I64,
+    prefill_counts: I64,
+    prefill_emits: I64,
+    out: F64,
+) -> None:
+    """Fill ``out`` with the times of steps given as lists of request groups."""
+    segments, cells, layout = tables
+    number, kv_total = np.zeros(64), np.zeros(64)
+    for i in range(out.size):
+        decoding, decode = ragged_decode(
+            cells, layout, decode_contexts, decode_counts, decode_offsets[i], decode_offsets[i + 1], number, kv_total
+        )
+        new, emitting, prefill = ragged_prefill(
+            cells,
+            layout,
+            prefill_contexts,
+            prefill_new_tokens,
+            prefill_counts,
+            prefill_emits,
+            prefill_offsets[i],
+            prefill_offsets[i + 1],
+        )
+        tokens, sequences = decoding + new, decoding + emitting
+        by_tokens = curve(cells, layout[_TOKENS] + 2 * segment_of(segments, tokens), tokens)
+        by_sequences = curve(cells, layout[_SEQUENCES] + 2 * segment_of(segments, sequences), sequences)
+        out[i] = by_tokens + by_sequences + prefill + decode
+
+
+@jit
+def fill_lanes(
+    tables: StepTables, tokens: float, sequences: float, prefill: float, decode: float, out: F64, i: int
+) -> None:
+    """Store the parts of step ``i``: the token lanes, the sequence lanes, prefill and decode attention."""
+    segments, cells, layout = tables
+    lanes = layout[_TOKEN_LANES]
+    cell = layout[_TOKENS] + 2 * lanes * segment_of(segments, tokens)
+    for lane in range(lanes):
+        out[lane, i] = curve(cells, cell + 2 * lane, tokens)
+    more = layout[_SEQUENCE_LANES]
+    cell = layout[_SEQUENCES] + 2 * more * segment_of(segments, sequences)
+    for lane in range(more):
+        out[lanes + lane, i] = curve(cells, cell + 2 * lane, sequences)
+    out[lanes + more, i] = prefill
+    out[lanes + more + 1, i] = decode
+
+
+@jit
+def uniform_lanes(
+    tables: StepTables,
+    decode_batch: I64,
+    decode_context: I64,
+    prefill_batch: I64,
+    prefill_new_tokens: I64,
+    prefill_context: I64,
+    emits: I64,
+    out: F64,
+) -> None:
+    """Fill ``out`` (lanes + 2, n) with the parts of each step."""
+    segments, cells, layout = tables
+    s0, s1, s2 = int(decode_batch.size > 1), int(decode_context.size > 1), int(prefill_batch.size > 1)
+    s3, s4, s5 = int(prefill_new_tokens.size > 1), int(prefill_context.size > 1), int(emits.size > 1)
+    for i in range(out.shape[1]):
+        decoding, kv_len = float(decode_batch[i * s0]), float(decode_context[i * s1]) + 1.0
+        new, context = float(prefill_new_tokens[i * s3]), float(prefill_context[i * s4])
+        present = float(prefill_batch[i * s2]) if new > 0 else 0.0
+        if layout[_SPREAD]:
+            decode = decode_attention_mean(
+                cells, layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS], decoding, kv_len
+            )
+        else:
+            decode = decode_attention(
+                cells, layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS], decoding, kv_len
+            )
+        prefill = prefill_attention_all(
+            cells,
+            layout[_PREFILL],
+            layout[_PREFILL_ROWS],
+            layout[_PREFILL_COLUMNS],
+            layout[_PREFILL_GROUPS],
+            layout[_PREFILL_CONSTANTS],
+            present,
+            context,
+            new,
+        )
+        fill_lanes(tables, decoding + present * new, decoding + present * emits[i * s5], prefill, decode, out, i)
+
+
+@jit
+def ragged_lanes(
+    tables: StepTables,
+    decode_offsets: I64,
+    decode_contexts: I64,
+    decode_counts: I64,
+    prefill_offsets: I64,
+    prefill_contexts: I64,
+    prefill_new_tokens: I64,
+    prefill_counts: I64,
+    prefill_emits: I64,
+    out: F64,
+) -> None:
+    """Fill ``out`` (lanes + 2, n) with the parts of each step given as lists of request groups."""
+    segments, cells, layout = tables
+    number, kv_total = np.zeros(64), np.zeros(64)
+    for i in range(out.shape[1]):
+        decoding, decode = ragged_decode(
+            cells, layout, decode_contexts, decode_counts, decode_offsets[i], decode_offsets[i + 1], number, kv_total
+        )
+        new, emitting, prefill = ragged_prefill(
+            cells,
+            layout,
+            prefill_contexts,
+            prefill_new_tokens,
+            prefill_counts,
+            prefill_emits,
+            prefill_offsets[i],
+            prefill_offsets[i + 1],
+        )
+        fill_lanes(tables, decoding + new, decoding + emitting, prefill, decode, out, i)

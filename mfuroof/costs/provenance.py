@@ -1,0 +1,110 @@
+"""Where the numbers of a step come from: the worst source code of its lookups, and the distance to data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mfuroof._types import F64, U8
+from mfuroof.batch import StepBatch
+from mfuroof.core.sources import Source
+from mfuroof.costs.groups import groups_of
+from mfuroof.ops.curves import MAX_TOKENS, Op
+from mfuroof.ops.transformer import ForwardPass
+
+__all__ = ["SourceMap"]
+
+_SAFE = np.uint8(Source.EXACT)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceMap:
+    """Source codes of every count and every lattice point of a bound model."""
+
+    ops: tuple[Op, ...]
+    decode: tuple[U8, ...]
+    prefill: tuple[U8, ...]
+
+    @classmethod
+    def of(cls, run: ForwardPass) -> SourceMap:
+        """Return the map of a forward pass."""
+        return cls(
+            tuple(op for op in run.ops if op.curve.measured),
+            tuple(layers.decode.source for layers in run.attention),
+            tuple(layers.prefill.source for layers in run.attention),
+        )
+
+    def fill(self, batch: StepBatch, source: U8, distance: F64) -> None:
+        """Fill the worst code and the largest distance of each step; an empty step is exact."""
+        g = groups_of(batch)
+        source[:] = _SAFE
+        distance[:] = 0.0
+        for axis, counts in (("tokens", g.tokens), ("sequences", g.sequences)):
+            codes, far = self._counts[axis]
+            at = np.minimum(counts, MAX_TOKENS + 1).astype(np.int64)
+            np.maximum(source, codes[at], out=source)
+            np.maximum(distance, far[at] + np.log2(np.maximum(counts / MAX_TOKENS, 1.0)), out=distance)
+        decoding = g.decode_batch[g.decode_step]
+        _worst(self.decode, decoding, g.decode_kv_len, g.decode_count, g.decode_step, source, distance)
+        length = g.prefill_context + g.prefill_new_tokens
+        all_lengths = g.prefill_sum(length)[g.prefill_step]
+        like = all_lengths / np.maximum(length, 1.0)
+        _worst(self.prefill, like, length, g.prefill_count, g.prefill_step, source, distance)
+
+    @cached_property
+    def _counts(self) -> dict[str, tuple[U8, F64]]:
+        """Code and distance of every count up to the last breakpoint, and of what lies beyond it."""
+        out = {}
+        counts = np.arange(1.0, MAX_TOKENS + 2.0)
+        for axis in ("tokens", "sequences"):
+            code, far = np.zeros(MAX_TOKENS + 2, np.uint8), np.zeros(MAX_TOKENS + 2)
+            for op in self.ops:
+                if op.axis == axis:
+                    np.maximum(code[1:], op.curve.source_at(counts), out=code[1:])
+                    np.maximum(far[1:], op.curve.distance_at(counts), out=far[1:])
+            out[axis] = code, far
+        return out
+
+
+def _worst(
+    grids: tuple[U8, ...], batch: F64, length: F64, count: F64, step: np.ndarray, source: U8, distance: F64
+) -> None:
+    """Raise the codes and distances of the steps by those of their lattice reads."""
+    there = (count > 0) & (batch > 0) & (length > 0)
+    if not there.any():
+        return
+    row, column = np.log2(batch[there]), np.log2(length[there])
+    for grid in grids:
+        code, far = _read(grid, row, column)
+        np.maximum.at(source, step[there], code)
+        np.maximum.at(distance, step[there], far)
+
+
+def _read(grid: U8, row: F64, column: F64) -> tuple[U8, F64]:
+    """Code and distance in octaves of lattice reads at fractional (row, column)."""
+    last_row, last_column = grid.shape[0] - 1, grid.shape[1] - 1
+    away = _octaves_to_measured(grid)
+    code = np.zeros(row.size, np.uint8)
+    far = np.full(row.size, np.inf)
+    inside_row, inside_column = np.minimum(row, last_row), np.minimum(column, last_column)
+    for i in (np.floor(inside_row), np.ceil(inside_row)):
+        for j in (np.floor(inside_column), np.ceil(inside_column)):
+            at = i.astype(np.int64), j.astype(np.int64)
+            np.maximum(code, grid[at], out=code)
+            np.minimum(far, away[at] + np.hypot(row - i, column - j), out=far)
+    between = (row != np.floor(row)) | (column != np.floor(column))
+    code = np.where(between, np.maximum(code, np.uint8(Source.INTERPOLATED)), code)
+    beyond = (row > last_row) | (column > last_column)
+    return np.where(beyond, np.maximum(code, np.uint8(Source.EXTRAPOLATED)), code).astype(np.uint8), far
+
+
+def _octaves_to_measured(grid: U8) -> F64:
+    """Distance of each lattice point to the nearest measured one; 0 everywhere if nothing is measured."""
+    measured = np.argwhere(grid == Source.EXACT)
+    if measured.size == 0:
+        return np.zeros(grid.shape)
+    points = np.argwhere(np.ones(grid.shape, bool))
+    gap = np.linalg.norm((points[:, None, :] - measured[None, :, :]).astype(np.float64), axis=2)
+    return gap.min(axis=1).reshape(grid.shape)

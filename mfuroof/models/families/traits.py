@@ -1,0 +1,86 @@
+"""What a model type implies without a key in its config, for families that differ only in such details."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+__all__ = ["TRAITS", "Traits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Facts about a model type that its config does not say.
+
+    Parameters
+    ----------
+    qkv_bias, out_bias
+        ``True`` or ``False`` always, or the key that decides.
+    bias_default
+        What the key means when missing.
+    qk_norm
+        ``""`` none, ``"head"`` one weight per head element for q and for k, ``"full"`` per element of all heads.
+    norms
+        Norm vectors of hidden size per layer.
+    norm_arrays
+        Arrays per norm: 2 where a norm has a bias.
+    tie
+        Whether embeddings are tied when the config does not say.
+    window_default
+        Sliding window assumed where the KEY is missing (null means none). [tokens]
+    sinks
+        A learned sink per head.
+    shared_gate
+        The shared expert is scaled by a gate row.
+    router_bias, expert_bias
+        Parameters per expert in the router; biases in experts.
+    gated_mlp
+        False where the MLP has two matrices.
+    """
+
+    qkv_bias: bool | str = "attention_bias"
+    out_bias: bool | str = "attention_bias"
+    bias_default: bool = False
+    qk_norm: str = ""
+    norms: int = 2
+    norm_arrays: int = 1
+    tie: bool = False
+    head_dim: int | None = None
+    window_default: int | None = None
+    sinks: bool = False
+    shared_gate: bool = False
+    router_bias: bool = False
+    expert_bias: bool = False
+    gated_mlp: bool = True
+
+
+_QWEN3 = Traits(qk_norm="head")
+_GEMMA = Traits(tie=True, head_dim=256)
+
+TRAITS = MappingProxyType(
+    {
+        "": Traits(),
+        "llama": Traits(),
+        "mistral": Traits(qkv_bias=False, out_bias=False, window_default=4096),
+        "mixtral": Traits(qkv_bias=False, out_bias=False),
+        "qwen2": Traits(qkv_bias=True, out_bias=False),
+        "qwen2_moe": Traits(qkv_bias="qkv_bias", out_bias=False, bias_default=True, shared_gate=True),
+        "qwen3": _QWEN3,
+        "qwen3_moe": _QWEN3,
+        "qwen3_vl_text": _QWEN3,
+        "qwen3_vl_moe_text": _QWEN3,
+        "mimo": Traits(out_bias=False),
+        "gpt_oss": Traits(sinks=True, router_bias=True, expert_bias=True, bias_default=True),
+        "minimax_m2": Traits(qkv_bias=False, out_bias=False, qk_norm="full"),
+        "glm4_moe": Traits(out_bias=False, qk_norm="key"),
+        "deepseek_v2": Traits(),
+        "deepseek_v3": Traits(),
+        "deepseek_v32": Traits(),
+        "kimi_k2": Traits(),
+        "glm_moe_dsa": Traits(),
+        "gemma": _GEMMA,
+        "gemma2": Traits(tie=True, head_dim=256, norms=4, window_default=4096),
+        "gemma3_text": Traits(tie=True, head_dim=256, norms=4, qk_norm="head", window_default=4096),
+    }
+)
+"""Traits by ``model_type``; the empty name stands for a config without one."""

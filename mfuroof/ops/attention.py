@@ -1,0 +1,179 @@
+"""Attention of one kind of layer on one GPU: its measured grids, and the work behind them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mfuroof._types import F64
+from mfuroof.core.sources import Source
+from mfuroof.errors import MissingTableError
+from mfuroof.ops.lattice import (
+    BATCH_OCTAVES,
+    LENGTH_OCTAVES,
+    PREFILL_BATCH_OCTAVES,
+    DecodeGrid,
+    PrefillGrid,
+    decode_grid,
+    prefill_grid,
+)
+from mfuroof.ops.select import holdings, rows
+from mfuroof.tables.store import KernelTables
+
+__all__ = ["AttentionLayers", "AttentionShape"]
+
+
+@dataclass(frozen=True)
+class AttentionShape:
+    """One attention layer as one GPU sees it.
+
+    Attributes
+    ----------
+    heads, kv_heads, head_dim
+        Local heads, local KV heads, and the width of each.
+    window
+        Tokens a query can see; 0 for all. [tokens]
+    attn_dtype, kv_dtype
+        What the scores are computed in, and what the cache holds.
+    kv_bytes_per_token
+        Of this layer on this GPU. [bytes]
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    window: int
+    attn_dtype: str
+    kv_dtype: str
+    kv_bytes_per_token: float
+
+    @property
+    def flops_per_pair(self) -> float:
+        """Work for one query to attend to one key: a product for the score and one for the value. [FLOP]"""
+        return 4.0 * self.heads * self.head_dim
+
+    @property
+    def query_bytes_per_token(self) -> float:
+        """Queries read and outputs written for one new token, 16 bit. [bytes]"""
+        return 4.0 * self.heads * self.head_dim
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayers:
+    """All attention layers of one shape: how many, and their two grids (of one layer)."""
+
+    count: int
+    shape: AttentionShape
+    decode: DecodeGrid
+    prefill: PrefillGrid
+    peak_flops_per_s: float
+    hbm_bytes_per_s: float
+
+    @classmethod
+    def read(
+        cls,
+        count: int,
+        shape: AttentionShape,
+        tables: KernelTables,
+        *,
+        peak_flops_per_s: float,
+        hbm_bytes_per_s: float,
+        monotone: bool,
+        blend: str,
+        missing: str,
+    ) -> AttentionLayers:
+        """Read the grids of ``shape`` from the tables.
+
+        Raises
+        ------
+        MissingTableError
+            The shape is in no table and ``missing`` is ``"raise"``.
+        """
+        decode_rows = _rows(tables, "attn_decode", shape)
+        prefill_rows = _rows(tables, "attn_prefill", shape)
+        for family, found in (("attn_decode", decode_rows), ("attn_prefill", prefill_rows)):
+            if missing == "raise" and not found["latency_s"].size:
+                raise _missing(tables, family, shape)
+        layers = cls(count, shape, _EMPTY_DECODE, _EMPTY_PREFILL, peak_flops_per_s, hbm_bytes_per_s)
+        decode = (
+            layers._roofline_decode(missing)
+            if not decode_rows["latency_s"].size
+            else decode_grid(
+                decode_rows["batch_size"], decode_rows["kv_len"], decode_rows["latency_s"], monotone=monotone
+            )
+        )
+        prefill = (
+            layers._roofline_prefill(missing)
+            if not prefill_rows["latency_s"].size
+            else prefill_grid(
+                prefill_rows["batch_size"],
+                prefill_rows["new_tokens"],
+                prefill_rows["latency_s"],
+                monotone=monotone,
+                blend=blend,
+            )
+        )
+        if monotone:
+            decode = DecodeGrid(np.maximum(decode.time_s, layers.decode_roofline_s()), decode.source)
+            floor = np.maximum(prefill.time_s, layers.prefill_roofline_s())
+            prefill = PrefillGrid(prefill.launch_s, floor, prefill.source)
+        return cls(count, shape, decode, prefill, peak_flops_per_s, hbm_bytes_per_s)
+
+    def decode_roofline_s(self) -> F64:
+        """Return the time no decode kernel can beat, on the decode lattice. [s]"""
+        batch = 2.0 ** np.arange(BATCH_OCTAVES)[:, None]
+        kv_len = np.minimum(2.0 ** np.arange(LENGTH_OCTAVES), self.shape.window or np.inf)
+        compute = batch * kv_len * self.shape.flops_per_pair / self.peak_flops_per_s
+        memory = batch * (kv_len * self.shape.kv_bytes_per_token + self.shape.query_bytes_per_token)
+        return np.maximum(compute, memory / self.hbm_bytes_per_s)
+
+    def prefill_roofline_s(self) -> F64:
+        """Return the time no prefill kernel can beat, on the prefill lattice. [s]"""
+        batch = 2.0 ** np.arange(PREFILL_BATCH_OCTAVES)[:, None]
+        length = 2.0 ** np.arange(LENGTH_OCTAVES)
+        reach = np.minimum(length, self.shape.window or np.inf)
+        compute = batch * reach * (length - 0.5 * reach) * self.shape.flops_per_pair / self.peak_flops_per_s
+        memory = batch * length * (self.shape.kv_bytes_per_token + self.shape.query_bytes_per_token)
+        return np.maximum(compute, memory / self.hbm_bytes_per_s)
+
+    def _roofline_decode(self, missing: str) -> DecodeGrid:
+        time = self.decode_roofline_s() if missing == "roofline" else np.full((BATCH_OCTAVES, LENGTH_OCTAVES), np.nan)
+        code = Source.ROOFLINE if missing == "roofline" else Source.MISSING
+        return DecodeGrid(time, np.full(time.shape, code, np.uint8))
+
+    def _roofline_prefill(self, missing: str) -> PrefillGrid:
+        shape = (PREFILL_BATCH_OCTAVES, LENGTH_OCTAVES)
+        time = self.prefill_roofline_s() if missing == "roofline" else np.full(shape, np.nan)
+        code = Source.ROOFLINE if missing == "roofline" else Source.MISSING
+        return PrefillGrid(time[:, 0].copy(), time, np.full(shape, code, np.uint8))
+
+
+_EMPTY_DECODE = DecodeGrid(np.empty((0, 0)), np.empty((0, 0), np.uint8))
+_EMPTY_PREFILL = PrefillGrid(np.empty(0), np.empty((0, 0)), np.empty((0, 0), np.uint8))
+
+
+def _rows(tables: KernelTables, family: str, shape: AttentionShape) -> dict[str, np.ndarray]:
+    return rows(
+        tables,
+        family,
+        attn_dtype=shape.attn_dtype,
+        kv_dtype=shape.kv_dtype,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        sliding_window=shape.window,
+    )
+
+
+def _missing(tables: KernelTables, family: str, shape: AttentionShape) -> MissingTableError:
+    sought = (
+        f"{family} with {shape.heads} heads, {shape.kv_heads} KV heads, head_dim {shape.head_dim}, "
+        f"window {shape.window}, {shape.attn_dtype} scores, {shape.kv_dtype} KV on {tables.gpu} ({tables.engine})"
+    )
+    exists = holdings(
+        tables, family, "num_attention_heads", "num_key_value_heads", "head_dim", "sliding_window", "attn_dtype", "kv_dtype"
+    )
+    near = [e for e in exists if e.split()[2] == str(shape.head_dim) and e.endswith(f"{shape.attn_dtype} {shape.kv_dtype}")]
+    shown = [f"heads, KV heads, head_dim, window, dtypes: {'; '.join(near or exists)}"] if exists else []
+    return MissingTableError(sought, shown, 'missing="roofline" prices it by its roofline, "nan" leaves it open.')

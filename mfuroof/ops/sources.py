@@ -1,0 +1,118 @@
+"""The measured tables of one GPU and engine as the operations read them: one `GemmTable` a dtype, message curves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mfuroof._types import freeze
+from mfuroof.core.sources import Source
+from mfuroof.errors import MissingTableError
+from mfuroof.hardware import Hardware
+from mfuroof.ops.comm import collective_curve
+from mfuroof.ops.curves import Curve
+from mfuroof.ops.gemm import GemmTable
+from mfuroof.ops.select import holdings, rows
+from mfuroof.params import CostParams
+from mfuroof.precision import format_of
+from mfuroof.tables.store import KernelTables
+
+__all__ = ["MeasuredOps"]
+
+SAME_RATE = {"fp16": "bf16"}
+"""Formats whose kernels run at the rate and traffic of another, which was measured."""
+ROOFLINE_KNOTS = 2.0 ** np.arange(16)
+"""Where a roofline that stands in for a missing table is sampled: 1 to 32,768."""
+
+
+@dataclass(eq=False)
+class MeasuredOps:
+    """Reads curves from the tables, applying the policy for missing ones."""
+
+    tables: KernelTables
+    hardware: Hardware
+    params: CostParams
+    _gemm: dict[str, GemmTable | None] = field(default_factory=dict)
+
+    def gemm_table(self, dtype: str) -> GemmTable | None:
+        """Return the GEMM table of ``dtype``, or None where there is none."""
+        if dtype not in self._gemm:
+            self._gemm[dtype] = self._read_gemm(dtype)
+        return self._gemm[dtype]
+
+    def gemm_curve(self, dtype: str, n: int, k: int) -> Curve:
+        """Return the time of a GEMM with ``n`` out and ``k`` in features over its tokens.
+
+        Raises
+        ------
+        MissingTableError
+            No table, or none near that shape, and ``params.missing`` is ``"raise"``.
+        """
+        table = self.gemm_table(dtype)
+        try:
+            if table is None:
+                have = holdings(self.tables, "gemm", "dtype")
+                raise MissingTableError(
+                    f"{dtype} GEMM on {self.tables.gpu} ({self.tables.engine})",
+                    have,
+                    'missing="roofline" prices it by its roofline, "nan" leaves it open.',
+                )
+            return table.curve(n, k, self.params.gemm_neighbours)
+        except MissingTableError:
+            if self.params.missing == "raise":
+                raise
+        m = ROOFLINE_KNOTS
+        compute = 2.0 * m * n * k / self.hardware.peak(dtype)
+        bytes_moved = format_of(dtype).bytes_per_weight * n * k + 2.0 * m * (n + k)
+        time = np.maximum(compute, bytes_moved / self.hardware.hbm_bytes_per_s)
+        return self._analytic(time, (time[-1] - time[-2]) / (m[-1] - m[-2]))
+
+    def all_reduce_curve(self, num_gpus: int, elements_per_token: int) -> Curve:
+        """Return the time of an all-reduce of 16-bit activations over the tokens of a step.
+
+        Raises
+        ------
+        MissingTableError
+            No table for that many GPUs and ``params.missing`` is ``"raise"``.
+        """
+        for backend in ("custom", "nccl"):
+            found = rows(self.tables, "comm", op="all_reduce", backend=backend, dtype="bf16", num_gpus=num_gpus)
+            if found["latency_s"].size:
+                return collective_curve(found["elements"].astype(float), found["latency_s"], elements_per_token)
+        if self.params.missing == "raise":
+            raise MissingTableError(
+                f"all-reduce over {num_gpus} GPUs on {self.tables.gpu} ({self.tables.engine})",
+                holdings(self.tables, "comm", "op", "backend", "dtype", "num_gpus"),
+                'missing="roofline" prices it by the link rate, "nan" leaves it open.',
+            )
+        link = self.hardware.nvlink_bytes_per_s or self.hardware.pcie_bytes_per_s or self.hardware.network_bytes_per_s
+        moved = 2.0 * 2.0 * elements_per_token * (num_gpus - 1) / num_gpus  # ring: each byte out and back once
+        per_token = moved / link if link else np.inf
+        return self._analytic(per_token * ROOFLINE_KNOTS, per_token)
+
+    def _analytic(self, time: np.ndarray, beyond_s: float) -> Curve:
+        nan = self.params.missing == "nan"
+        code = Source.MISSING if nan else Source.ROOFLINE
+        return Curve(
+            freeze(ROOFLINE_KNOTS),
+            freeze(time * np.nan if nan else time),
+            float("nan") if nan else float(beyond_s),
+            freeze(np.full(time.size, code), np.uint8),
+        )
+
+    def _read_gemm(self, dtype: str) -> GemmTable | None:
+        found = rows(self.tables, "gemm", dtype=SAME_RATE.get(dtype, dtype))
+        if found["latency_s"].size == 0:
+            return None
+        fmt = format_of(dtype)
+        return GemmTable(
+            label=f"{dtype} GEMM on {self.tables.gpu} ({self.tables.engine})",
+            n=found["n"],
+            k=found["k"],
+            m=found["m"],
+            latency_s=found["latency_s"],
+            peak_flops_per_s=self.hardware.peak(dtype),
+            hbm_bytes_per_s=self.hardware.hbm_bytes_per_s,
+            bytes_per_element=2.0 if fmt.compute_class == "bf16" else fmt.bytes_per_weight,
+        )

@@ -1,0 +1,222 @@
+"""`StepEvaluator`: a model bound to a GPU, pricing arrays of batch shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mfuroof._boundary import Problems, choice
+from mfuroof._types import F64
+from mfuroof.batch import StepBatch
+from mfuroof.breakdown import StepResult
+from mfuroof.costs.base import BoundCost
+from mfuroof.hardware import Hardware, get_hardware
+from mfuroof.models import ModelConfig
+from mfuroof.parallel import Parallel
+from mfuroof.params import CostParams
+
+__all__ = ["COSTS", "StepEvaluator"]
+
+COSTS = ("kernels", "mfu_table", "constant_mfu")
+"""Cost families, the most accurate first."""
+
+
+class StepEvaluator:
+    """Step times of one model on one GPU type under one parallelism, precision and cost family.
+
+    Everything slow or fallible (parsing, choosing tables, fitting curves) happens here, once; `evaluate` and
+    `step_time` only read flat arrays.
+
+    Parameters
+    ----------
+    model
+        A `ModelConfig`, or what `ModelConfig.from_hf` takes: a registry id, a path, a dict.
+    hardware
+        A `Hardware`, or a name of the catalogue.
+    tp_size, pp_size, ep_size, dp_size
+        Parallel degrees (see `Parallel`).
+    cost
+        ``"kernels"`` (measured kernel latencies), ``"mfu_table"`` (MFU lookups) or ``"constant_mfu"`` (one MFU a
+        phase).
+    engine
+        Serving engine whose kernels are used: ``"vllm"``, ``"sglang"``, ``"trtllm"``.
+    tables
+        Measured tables: a `KernelTables`, a folder, MFU tables for ``mfu_table``, or None for the embedded ones.
+    params
+        Conventions and presets (`CostParams`).
+    weight_dtype, kv_dtype, act_dtype, attention_dtype, moe_dtype, weight_bytes_per_param
+        Overrides of the checkpoint's own precision (`ModelConfig.with_precision`); None keeps it.
+
+    Raises
+    ------
+    UnknownNameError
+        Model, GPU, engine or cost are not known; the nearest names are given.
+    InputError
+        A degree is out of range, or the model does not divide over the ranks.
+    MissingTableError
+        No measured table covers an operation and ``params.missing`` is ``"raise"``.
+
+    Examples
+    --------
+    >>> evaluator = StepEvaluator("meta-llama/Llama-3.1-8B", "h100_sxm")
+    >>> batch = StepBatch.uniform(decode_batch=[1, 32], decode_context=2047)
+    >>> bool((evaluator.step_time(batch) > 0.004).all())
+    True
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig | str | Path | dict[str, Any],
+        hardware: Hardware | str,
+        tp_size: int = 1,
+        pp_size: int = 1,
+        ep_size: int = 1,
+        dp_size: int = 1,
+        cost: Literal["kernels", "mfu_table", "constant_mfu"] = "kernels",
+        engine: str = "vllm",
+        tables: Any = None,
+        params: CostParams | None = None,
+        *,
+        weight_dtype: str | None = None,
+        kv_dtype: str | None = None,
+        act_dtype: str | None = None,
+        attention_dtype: str | None = None,
+        moe_dtype: str | None = None,
+        weight_bytes_per_param: float | None = None,
+    ) -> None:
+        self.model = model if isinstance(model, ModelConfig) else ModelConfig.from_hf(model)
+        precision = {
+            "weight_dtype": weight_dtype,
+            "kv_dtype": kv_dtype,
+            "act_dtype": act_dtype,
+            "attention_dtype": attention_dtype,
+            "moe_dtype": moe_dtype,
+            "weight_bytes_per_param": weight_bytes_per_param,
+        }
+        chosen = {k: v for k, v in precision.items() if v is not None}
+        if chosen:
+            self.model = self.model.with_precision(**chosen)
+        self.hardware = hardware if isinstance(hardware, Hardware) else get_hardware(hardware)
+        self.parallel = Parallel(tp_size, pp_size, ep_size, dp_size)
+        self.cost = choice("cost", cost, COSTS)
+        self.engine = engine
+        self.params = params if params is not None else CostParams()
+        self.bound = _bind(self, tables)
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the parts of a step."""
+        return self.bound.components
+
+    def __repr__(self) -> str:
+        p = self.parallel
+        degrees = " ".join(f"{k}{v}" for k, v in (("tp", p.tp_size), ("pp", p.pp_size), ("ep", p.ep_size), ("dp", p.dp_size)) if v > 1)
+        return f"StepEvaluator({self.model.name} on {self.hardware.name}{' ' + degrees if degrees else ''}, {self.cost}, {self.engine})"
+
+    def step_time(self, batch: StepBatch, threads: int = 1, out: F64 | None = None) -> F64:
+        """Return the time of each step.
+
+        Parameters
+        ----------
+        batch
+            Shapes of n steps.
+        threads
+            Python threads to share the steps among; the results are the same bits.
+        out : shape (n,), float64, contiguous
+            Where to write; a new array when left out.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+            Never rounded; 0 for an empty step. [s]
+
+        Raises
+        ------
+        InputError
+            ``out`` or ``threads`` do not fit.
+        """
+        times = _output(out, len(batch))
+        _in_threads(lambda a, b: self.bound.step_times(batch.slice(a, b), times[a:b]), len(batch), threads)
+        return times
+
+    def evaluate(self, batch: StepBatch, threads: int = 1) -> StepResult:
+        """Return times with their breakdown; see `StepResult`. Arguments as in `step_time`."""
+        n = len(batch)
+        parts = np.empty((len(self.components), n))
+
+        def fill(a: int, b: int) -> None:
+            piece = np.empty((len(self.components), b - a))
+            self.bound.component_times(batch.slice(a, b), piece)
+            parts[:, a:b] = piece
+
+        _in_threads(fill, n, threads)
+        return StepResult(self.step_time(batch, threads), self.components, parts, batch, self.bound)
+
+    def step_time_scalar(
+        self,
+        decode_batch: int = 0,
+        decode_context: int = 0,
+        prefill_batch: int = 0,
+        prefill_new_tokens: int = 0,
+        prefill_context: int = 0,
+        emits: bool = True,
+    ) -> float:
+        """Return the time of one uniform step, unchecked and fast; arguments as in `StepBatch.uniform`. [s]"""
+        scalar = getattr(self.bound, "scalar", None)
+        if scalar is not None:
+            return float(
+                scalar(decode_batch, decode_context, prefill_batch, prefill_new_tokens, prefill_context, emits)
+            )
+        batch = StepBatch.uniform(
+            decode_batch, decode_context, prefill_batch, prefill_new_tokens, prefill_context, emits
+        )
+        return float(self.step_time(batch)[0])
+
+
+def _bind(evaluator: StepEvaluator, tables: Any) -> BoundCost:
+    model, hardware, parallel, params = evaluator.model, evaluator.hardware, evaluator.parallel, evaluator.params
+    if evaluator.cost == "kernels":
+        from mfuroof.costs.kernels import BoundKernels
+        from mfuroof.tables.store import KernelTables, load_tables
+
+        if not isinstance(tables, KernelTables):
+            tables = load_tables(hardware.tables or hardware.name if tables is None else tables, evaluator.engine)
+        return BoundKernels.bind(model, hardware, parallel, tables, params)
+    if evaluator.cost == "constant_mfu":
+        from mfuroof.costs.constant_mfu import BoundConstantMfu
+
+        return BoundConstantMfu.bind(model, hardware, parallel, params)
+    from mfuroof.costs.mfu_table import BoundMfuTable
+
+    return BoundMfuTable.bind(model, hardware, parallel, params, tables=tables, engine=evaluator.engine)
+
+
+def _output(out: F64 | None, n: int) -> F64:
+    if out is None:
+        return np.empty(n)
+    problems = Problems()
+    if not isinstance(out, np.ndarray) or out.dtype != np.float64 or out.shape != (n,) or not out.flags.c_contiguous:
+        found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        problems.add("out", found, f"a contiguous float64 array of shape ({n},)")
+    elif not out.flags.writeable:
+        problems.add("out", "a read-only array", "a writable one")
+    problems.raise_if_any()
+    return out
+
+
+def _in_threads(work: Callable[[int, int], None], n: int, threads: int) -> None:
+    """Run ``work(start, stop)`` over [0, n) in contiguous pieces; the kernels release the GIL."""
+    problems = Problems()
+    threads = problems.positive_int("threads", threads)
+    problems.raise_if_any()
+    if threads == 1 or n < 2 * threads:
+        work(0, n)
+        return
+    edges = np.linspace(0, n, threads + 1).astype(int)
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(work, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+            done.result()
