@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,7 @@ I16: TypeAlias = NDArray[np.int16]
 U8: TypeAlias = NDArray[np.uint8]
 
 
-def freeze(values: ArrayLike, dtype: type = np.float64) -> NDArray:
+def freeze(values: ArrayLike, dtype: type = np.float64) -> NDArray[Any]:
     """Return a C-contiguous read-only view of ``values``; the caller's array stays writable.
 
     One spelling of every array keeps each kernel at one compiled specialisation, and makes a write inside a

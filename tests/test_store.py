@@ -71,7 +71,9 @@ def test_embedded__is_valid_and_matches_its_provenance(gpu: str, engine: str, na
     assert record["rows"] == table.num_rows > 0
     assert (record["gpu"], record["engine"], record["family"]) == (gpu, engine, name)
     assert record["license"] == "Apache-2.0"
-    assert record["package_version"] and record["date"] and record["script"]
+    assert record["package_version"]
+    assert record["date"]
+    assert record["script"]
     assert all(s["path"] and len(s["sha256"]) == 64 and s["kernel_sources"] for s in record["sources"])
     for source in record["sources"]:
         assert source["rows_used"] - source["repeated"]["rows_merged"] == source["rows_out"]
@@ -142,7 +144,8 @@ def test_load_tables__unknown_names(root: Path) -> None:
 
 def test_family__missing_or_unknown(root: Path) -> None:
     tables = store.load_tables("gpu_a", root=root)
-    assert tables.has("comm") and not tables.has("gemm")
+    assert tables.has("comm")
+    assert not tables.has("gemm")
     assert tables.families == ("comm",)
     with pytest.raises(MissingTableError, match=r"gemm of gpu_a, vllm; there is: comm"):
         tables.family("gemm")
@@ -252,7 +255,8 @@ def test_tables__pickle_carries_the_place_only(root: Path) -> None:
     empty = len(pickle.dumps(tables))
     tables.family("comm")
     again = pickle.loads(pickle.dumps(tables))
-    assert again == tables and len(pickle.dumps(tables)) == empty
+    assert again == tables
+    assert len(pickle.dumps(tables)) == empty
     assert again.family("comm").equals(tables.family("comm"))
     with pytest.raises(dataclasses.FrozenInstanceError):
         tables.gpu = "x"  # type: ignore[misc]

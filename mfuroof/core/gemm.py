@@ -15,7 +15,7 @@ from mfuroof.core.lookup import CLAMP, FAR, curve_read
 from mfuroof.core.search import octaves
 from mfuroof.core.sources import MISSING, SUBSTITUTED
 
-__all__ = ["ceiling_site", "largest_site", "sites_details", "sites_lookup", "sites_read"]
+__all__ = ["ceiling_site", "largest_site", "sites_clamp", "sites_details", "sites_lookup", "sites_read"]
 
 
 @jit
@@ -106,15 +106,39 @@ def sites_details(
     out: F64,
     source: U8,
     distance: F64,
-    site: I64,
 ) -> None:
-    """As `sites_lookup`, with the source code, the largest distance of the three axes in octaves, and the site."""
+    """As `sites_lookup`, with the source code and the largest distance of the three axes in octaves."""
     for i in range(m.size):
         out[i], code, point, s = sites_read(
             site_k, site_n, offsets, grid, values, rule, policy_site, policy_m, m[i], k[i], n[i]
         )
         source[i] = code
-        site[i] = s
         distance[i] = np.nan
         if code != MISSING:
             distance[i] = max(octaves(m[i], point), octaves(k[i], site_k[s]), octaves(n[i], site_n[s]))
+
+
+@jit
+def sites_clamp(
+    site_k: F64,
+    site_n: F64,
+    offsets: I64,
+    grid: F64,
+    m: F64,
+    k: F64,
+    n: F64,
+    at_m: F64,
+    at_k: F64,
+    at_n: F64,
+) -> None:
+    """Move every query to the nearest place where the sites answer; a (k, n) that a site covers stays."""
+    for i in range(m.size):
+        if math.isnan(m[i]) or math.isnan(k[i]) or math.isnan(n[i]):
+            at_m[i], at_k[i], at_n[i] = np.nan, np.nan, np.nan
+            continue
+        s = ceiling_site(site_k, site_n, k[i], n[i])
+        at_k[i], at_n[i] = k[i], n[i]
+        if s < 0:
+            s = largest_site(site_k, site_n)
+            at_k[i], at_n[i] = site_k[s], site_n[s]
+        at_m[i] = min(max(m[i], grid[offsets[s]]), grid[offsets[s + 1] - 1])

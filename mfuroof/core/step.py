@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mfuroof._types import F64, I16, I64
-from mfuroof.core._jit import jit, octave
+from mfuroof.core._jit import inlined, jit, octave
 
 __all__ = [
     "DECODE_CELL",
@@ -70,19 +70,45 @@ class StepTables(NamedTuple):
     layout: I64
 
 
-@jit
+Places = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]
+
+
+@inlined
+def places(layout: I64) -> Places:
+    """Entries of the layout as a tuple: local values that the compiler keeps out of the loop over steps.
+
+    Reading the array inside the loop costs a factor of 3.5, since the store to ``out`` might change it.
+    """
+    return (
+        layout[0],
+        layout[1],
+        layout[2],
+        layout[3],
+        layout[4],
+        layout[5],
+        layout[6],
+        layout[7],
+        layout[8],
+        layout[9],
+        layout[10],
+        layout[11],
+        layout[12],
+    )
+
+
+@inlined
 def segment_of(segments: I16, count: float) -> int:
     """Segment of the curves that holds ``count``; the last one goes on for ever."""
     return segments[int(min(count, segments.size - 1))]  # type: ignore[no-any-return]
 
 
-@jit
+@inlined
 def curve(cells: F64, cell: int, x: float) -> float:
     """Value at ``x`` of the line whose two coefficients stand at ``cell``."""
     return cells[cell] + cells[cell + 1] * x  # type: ignore[no-any-return]
 
 
-@jit
+@inlined
 def decode_attention(cells: F64, base: int, rows: int, columns: int, batch: float, kv_len: float) -> float:
     """Seconds of decode attention for ``batch`` requests of one ``kv_len`` >= 1; 0 for no request."""
     row = min(max(octave(batch) + 1, 0), rows - 1)
@@ -102,14 +128,23 @@ def decode_attention_mean(cells: F64, base: int, rows: int, columns: int, batch:
     return total / 5.0
 
 
-@jit
+@inlined
+def decode_of(cells: F64, at: Places, batch: float, kv_len: float) -> float:
+    """Seconds of decode attention of a uniform batch, averaged over KV lengths where the preset asks for it."""
+    base, rows, columns = at[_DECODE], at[_DECODE_ROWS], at[_DECODE_COLUMNS]
+    if at[_SPREAD]:
+        return decode_attention_mean(cells, base, rows, columns, batch, kv_len)  # type: ignore[no-any-return]
+    return decode_attention(cells, base, rows, columns, batch, kv_len)  # type: ignore[no-any-return]
+
+
+@inlined
 def causal_area(length: float, window: float) -> float:
     """Query-key pairs of a prompt of ``length`` when each token sees at most ``window`` (continuous form)."""
     reach = min(length, window)
     return reach * (length - 0.5 * reach)
 
 
-@jit
+@inlined
 def prefill_attention(
     cells: F64, cell: int, constants: int, batch: float, context: float, new_tokens: float
 ) -> float:
@@ -125,14 +160,14 @@ def prefill_attention(
     return max(time, kv_read_s * batch * min(length, window + new_tokens))  # type: ignore[no-any-return]
 
 
-@jit
+@inlined
 def prefill_cell(base: int, rows: int, columns: int, batch: float, length: float) -> int:
     """Offset of the prefill cell of ``batch`` requests of ``length`` tokens."""
     row = min(max(octave(batch) + 1, 0), rows - 1)
     return base + PREFILL_CELL * (row * columns + min(octave(max(length, 1.0)), columns - 1))
 
 
-@jit
+@inlined
 def prefill_attention_all(
     cells: F64, base: int, rows: int, columns: int, groups: int, constants: int, b: float, context: float, new: float
 ) -> float:
@@ -142,6 +177,34 @@ def prefill_attention_all(
         cell = prefill_cell(base + g * rows * columns * PREFILL_CELL, rows, columns, b, context + new)
         total += prefill_attention(cells, cell, constants + 3 * g, b, context, new)
     return total
+
+
+@inlined
+def attention(
+    cells: F64, at: Places, decoding: float, kv_len: float, present: float, context: float, new: float
+) -> tuple[float, float]:
+    """Seconds of prefill and of decode attention of a uniform step."""
+    prefill = prefill_attention_all(
+        cells,
+        at[_PREFILL],
+        at[_PREFILL_ROWS],
+        at[_PREFILL_COLUMNS],
+        at[_PREFILL_GROUPS],
+        at[_PREFILL_CONSTANTS],
+        present,
+        context,
+        new,
+    )
+    return prefill, decode_of(cells, at, decoding, kv_len)
+
+
+@inlined
+def token_and_sequence_time(
+    segments: I16, cells: F64, at: Places, tokens: float, sequences: float
+) -> float:
+    """Seconds of everything but attention."""
+    by_tokens = curve(cells, at[_TOKENS] + 2 * segment_of(segments, tokens), tokens)
+    return by_tokens + curve(cells, at[_SEQUENCES] + 2 * segment_of(segments, sequences), sequences)  # type: ignore[no-any-return]
 
 
 @jit
@@ -157,31 +220,13 @@ def step_time(
     emits: float,
 ) -> float:
     """Seconds of one step; flat arguments, because a tuple costs 0.8 us more from Python."""
+    at = places(layout)
     present = prefill_batch if prefill_new_tokens > 0 else 0.0
-    tokens = decode_batch + present * prefill_new_tokens
-    sequences = decode_batch + present * emits
-    if layout[_SPREAD]:
-        decode = decode_attention_mean(
-            cells, layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS], decode_batch, decode_context + 1.0
-        )
-    else:
-        decode = decode_attention(
-            cells, layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS], decode_batch, decode_context + 1.0
-        )
-    prefill = prefill_attention_all(
-        cells,
-        layout[_PREFILL],
-        layout[_PREFILL_ROWS],
-        layout[_PREFILL_COLUMNS],
-        layout[_PREFILL_GROUPS],
-        layout[_PREFILL_CONSTANTS],
-        present,
-        prefill_context,
-        prefill_new_tokens,
+    prefill, decode = attention(
+        cells, at, decode_batch, decode_context + 1.0, present, prefill_context, prefill_new_tokens
     )
-    by_tokens = curve(cells, layout[_TOKENS] + 2 * segment_of(segments, tokens), tokens)
-    by_sequences = curve(cells, layout[_SEQUENCES] + 2 * segment_of(segments, sequences), sequences)
-    return by_tokens + by_sequences + prefill + decode
+    tokens, sequences = decode_batch + present * prefill_new_tokens, decode_batch + present * emits
+    return token_and_sequence_time(segments, cells, at, tokens, sequences) + prefill + decode  # type: ignore[no-any-return]
 
 
 @jit
@@ -197,39 +242,27 @@ def uniform_times(
 ) -> None:
     """Fill ``out`` with step times; a column of one value is constant."""
     segments, cells, layout = tables
-    token_base, sequence_base = layout[_TOKENS], layout[_SEQUENCES]
-    d_base, d_rows, d_columns = layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS]
-    p_base, p_rows, p_columns = layout[_PREFILL], layout[_PREFILL_ROWS], layout[_PREFILL_COLUMNS]
-    p_groups, p_constants, spread = layout[_PREFILL_GROUPS], layout[_PREFILL_CONSTANTS], layout[_SPREAD]
+    at = places(layout)
     s0, s1, s2 = int(decode_batch.size > 1), int(decode_context.size > 1), int(prefill_batch.size > 1)
     s3, s4, s5 = int(prefill_new_tokens.size > 1), int(prefill_context.size > 1), int(emits.size > 1)
     for i in range(out.size):
         decoding, kv_len = float(decode_batch[i * s0]), float(decode_context[i * s1]) + 1.0
         new, context = float(prefill_new_tokens[i * s3]), float(prefill_context[i * s4])
         present = float(prefill_batch[i * s2]) if new > 0 else 0.0
+        prefill, decode = attention(cells, at, decoding, kv_len, present, context, new)
         tokens, sequences = decoding + present * new, decoding + present * emits[i * s5]
-        if spread:
-            decode = decode_attention_mean(cells, d_base, d_rows, d_columns, decoding, kv_len)
-        else:
-            decode = decode_attention(cells, d_base, d_rows, d_columns, decoding, kv_len)
-        prefill = prefill_attention_all(
-            cells, p_base, p_rows, p_columns, p_groups, p_constants, present, context, new
-        )
-        by_tokens = curve(cells, token_base + 2 * segment_of(segments, tokens), tokens)
-        by_sequences = curve(cells, sequence_base + 2 * segment_of(segments, sequences), sequences)
-        out[i] = by_tokens + by_sequences + prefill + decode
+        out[i] = token_and_sequence_time(segments, cells, at, tokens, sequences) + prefill + decode
 
 
 @jit
 def ragged_decode(
-    cells: F64, layout: I64, contexts: I64, counts: I64, start: int, stop: int, number: F64, kv_total: F64
+    cells: F64, at: Places, contexts: I64, counts: I64, start: int, stop: int, number: F64, kv_total: F64
 ) -> tuple[float, float]:
     """Requests and seconds of decode attention of one step of mixed context lengths.
 
     A batch is at least as slow as any set of its longest requests: the largest T(n, mean KV) over the nested sets
     "KV length of at least 2^j". ``number`` and ``kv_total`` are zeroed scratch of 64 octaves and are left zeroed.
     """
-    base, rows, columns = layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS]
     stride = int(counts.size > 1)
     top, bottom = -1, 64
     for j in range(start, stop):
@@ -244,11 +277,7 @@ def ragged_decode(
         if number[bucket] > 0.0:
             n += number[bucket]
             kv += kv_total[bucket]
-            if layout[_SPREAD]:
-                time = decode_attention_mean(cells, base, rows, columns, n, kv / n)
-            else:
-                time = decode_attention(cells, base, rows, columns, n, kv / n)
-            slowest = max(slowest, time)
+            slowest = max(slowest, decode_of(cells, at, n, kv / n))
         number[bucket] = 0.0
         kv_total[bucket] = 0.0
     return n, slowest
@@ -256,7 +285,7 @@ def ragged_decode(
 
 @jit
 def ragged_prefill(
-    cells: F64, layout: I64, contexts: I64, new_tokens: I64, counts: I64, emits: I64, start: int, stop: int
+    cells: F64, at: Places, contexts: I64, new_tokens: I64, counts: I64, emits: I64, start: int, stop: int
 ) -> tuple[float, float, float]:
     """Tokens, emitting sequences and seconds of prefill attention of one step of mixed prompts.
 
@@ -279,11 +308,11 @@ def ragged_prefill(
             like = all_lengths / (context + new)
             together = prefill_attention_all(
                 cells,
-                layout[_PREFILL],
-                layout[_PREFILL_ROWS],
-                layout[_PREFILL_COLUMNS],
-                layout[_PREFILL_GROUPS],
-                layout[_PREFILL_CONSTANTS],
+                at[_PREFILL],
+                at[_PREFILL_ROWS],
+                at[_PREFILL_COLUMNS],
+                at[_PREFILL_GROUPS],
+                at[_PREFILL_CONSTANTS],
                 like,
                 context,
                 new,
@@ -307,14 +336,15 @@ def ragged_times(
 ) -> None:
     """Fill ``out`` with the times of steps given as lists of request groups."""
     segments, cells, layout = tables
+    at = places(layout)
     number, kv_total = np.zeros(64), np.zeros(64)
     for i in range(out.size):
         decoding, decode = ragged_decode(
-            cells, layout, decode_contexts, decode_counts, decode_offsets[i], decode_offsets[i + 1], number, kv_total
+            cells, at, decode_contexts, decode_counts, decode_offsets[i], decode_offsets[i + 1], number, kv_total
         )
         new, emitting, prefill = ragged_prefill(
             cells,
-            layout,
+            at,
             prefill_contexts,
             prefill_new_tokens,
             prefill_counts,
@@ -322,24 +352,23 @@ def ragged_times(
             prefill_offsets[i],
             prefill_offsets[i + 1],
         )
-        tokens, sequences = decoding + new, decoding + emitting
-        by_tokens = curve(cells, layout[_TOKENS] + 2 * segment_of(segments, tokens), tokens)
-        by_sequences = curve(cells, layout[_SEQUENCES] + 2 * segment_of(segments, sequences), sequences)
-        out[i] = by_tokens + by_sequences + prefill + decode
+        rest = token_and_sequence_time(segments, cells, at, decoding + new, decoding + emitting)
+        out[i] = rest + prefill + decode
 
 
-@jit
+@inlined
 def fill_lanes(
     tables: StepTables, tokens: float, sequences: float, prefill: float, decode: float, out: F64, i: int
 ) -> None:
     """Store the parts of step ``i``: the token lanes, the sequence lanes, prefill and decode attention."""
     segments, cells, layout = tables
-    lanes = layout[_TOKEN_LANES]
-    cell = layout[_TOKENS] + 2 * lanes * segment_of(segments, tokens)
+    at = places(layout)
+    lanes = at[_TOKEN_LANES]
+    cell = at[_TOKENS] + 2 * lanes * segment_of(segments, tokens)
     for lane in range(lanes):
         out[lane, i] = curve(cells, cell + 2 * lane, tokens)
-    more = layout[_SEQUENCE_LANES]
-    cell = layout[_SEQUENCES] + 2 * more * segment_of(segments, sequences)
+    more = at[_SEQUENCE_LANES]
+    cell = at[_SEQUENCES] + 2 * more * segment_of(segments, sequences)
     for lane in range(more):
         out[lanes + lane, i] = curve(cells, cell + 2 * lane, sequences)
     out[lanes + more, i] = prefill
@@ -359,31 +388,14 @@ def uniform_lanes(
 ) -> None:
     """Fill ``out`` (lanes + 2, n) with the parts of each step."""
     segments, cells, layout = tables
+    at = places(layout)
     s0, s1, s2 = int(decode_batch.size > 1), int(decode_context.size > 1), int(prefill_batch.size > 1)
     s3, s4, s5 = int(prefill_new_tokens.size > 1), int(prefill_context.size > 1), int(emits.size > 1)
     for i in range(out.shape[1]):
         decoding, kv_len = float(decode_batch[i * s0]), float(decode_context[i * s1]) + 1.0
         new, context = float(prefill_new_tokens[i * s3]), float(prefill_context[i * s4])
         present = float(prefill_batch[i * s2]) if new > 0 else 0.0
-        if layout[_SPREAD]:
-            decode = decode_attention_mean(
-                cells, layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS], decoding, kv_len
-            )
-        else:
-            decode = decode_attention(
-                cells, layout[_DECODE], layout[_DECODE_ROWS], layout[_DECODE_COLUMNS], decoding, kv_len
-            )
-        prefill = prefill_attention_all(
-            cells,
-            layout[_PREFILL],
-            layout[_PREFILL_ROWS],
-            layout[_PREFILL_COLUMNS],
-            layout[_PREFILL_GROUPS],
-            layout[_PREFILL_CONSTANTS],
-            present,
-            context,
-            new,
-        )
+        prefill, decode = attention(cells, at, decoding, kv_len, present, context, new)
         fill_lanes(tables, decoding + present * new, decoding + present * emits[i * s5], prefill, decode, out, i)
 
 
@@ -402,14 +414,15 @@ def ragged_lanes(
 ) -> None:
     """Fill ``out`` (lanes + 2, n) with the parts of each step given as lists of request groups."""
     segments, cells, layout = tables
+    at = places(layout)
     number, kv_total = np.zeros(64), np.zeros(64)
     for i in range(out.shape[1]):
         decoding, decode = ragged_decode(
-            cells, layout, decode_contexts, decode_counts, decode_offsets[i], decode_offsets[i + 1], number, kv_total
+            cells, at, decode_contexts, decode_counts, decode_offsets[i], decode_offsets[i + 1], number, kv_total
         )
         new, emitting, prefill = ragged_prefill(
             cells,
-            layout,
+            at,
             prefill_contexts,
             prefill_new_tokens,
             prefill_counts,

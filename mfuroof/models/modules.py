@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mfuroof.models.specs import AttentionSpec, LayerSpec, MlpSpec
+from mfuroof.models.specs import AttentionSpec, LayerSpec, LinearSpec, MlpSpec
 
 __all__ = ["MODULE_KINDS", "Module", "attention_modules", "layer_modules", "mlp_modules"]
 
@@ -114,6 +114,8 @@ def _gqa(a: AttentionSpec, d: int) -> list[Module]:
         modules.append(Module("self_attn.k_proj", "qkv", k, d, extra=b * k, shard="kv", units=kv_units))
         if not a.k_eq_v:
             modules.append(Module("self_attn.v_proj", "qkv", v, d, extra=b * v, shard="kv", units=kv_units))
+    if a.head_gate:
+        modules.append(Module("self_attn.g_proj", "qkv", a.num_attention_heads, d, shard="heads", units=a.num_attention_heads))
     o_in, o_bias = a.num_attention_heads * a.v_head_dim, d if a.out_bias else 0
     modules.append(Module("self_attn.o_proj", "o", d, o_in, extra=o_bias, shard="rows", units=a.num_attention_heads))
     return modules
@@ -217,7 +219,7 @@ def _linear(a: AttentionSpec, d: int) -> list[Module]:
             Module("self_attn.b_proj", "linear_attention", h, d, shard="heads", units=h, quantisable=False),
             Module("self_attn.f_a_proj", "linear_attention", s.key_head_dim, d),
             Module("self_attn.f_b_proj", "linear_attention", s.value_dim, s.key_head_dim, shard="heads", units=h),
-            Module("self_attn.g_proj", "linear_attention", s.value_dim, d, shard="heads", units=h),
+            *_kda_gate(s, d),
             Module("self_attn.o_proj", "linear_attention", d, s.value_dim, shard="rows", units=h),
         ]
         small = conv + h + s.value_dim + s.value_head_dim
@@ -238,6 +240,16 @@ def _linear(a: AttentionSpec, d: int) -> list[Module]:
         Module(
             "linear_attn.state", "linear_attention", 0, 0, extra=conv + 2 * h + s.value_head_dim, quantisable=False
         ),
+    ]
+
+
+def _kda_gate(s: LinearSpec, d: int) -> list[Module]:
+    h, kind = s.num_value_heads, "linear_attention"
+    if not s.gate_rank:
+        return [Module("self_attn.g_proj", kind, s.value_dim, d, shard="heads", units=h)]
+    return [
+        Module("self_attn.g_a_proj", kind, s.gate_rank, d),
+        Module("self_attn.g_b_proj", kind, s.value_dim, s.gate_rank, shard="heads", units=h),
     ]
 
 

@@ -18,7 +18,7 @@ from mfuroof.models.expand import condense
 __all__ = ["condensed", "main"]
 
 _DROPPED = re.compile(
-    r"^(_name_or_path|architectures|auto_map|transformers_version|initializer.*|.*_token(_id|_index|_ids)?|.*dropout.*|"
+    r"^(_name_or_path|architectures|auto_map|transformers_version|initializer.*|(?!num_experts).*_token(_id|_index|_ids)?|.*dropout.*|"
     r"rope_.*|.*_rope_theta|rms_norm_eps|.*_eps|layer_norm_epsilon|layernorm_epsilon|use_cache|max_position_embeddings|"
     r"vision_config|audio_config|partial_rotary_factor|rotary_dim|time_step.*|chunk_size.*|output_.*|router_aux.*|"
     r"routed_scaling_factor|scoring_func|norm_topk_prob|n_group|topk_group|topk_method|swiglu.*|final_logit.*|seq_aux|"

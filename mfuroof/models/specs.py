@@ -61,7 +61,11 @@ class IndexerSpec:
 
 @dataclass(frozen=True, slots=True)
 class LinearSpec:
-    """Linear attention with a matrix-valued state per value head; ``variant`` is ``gdn`` or ``kda``."""
+    """Linear attention with a matrix-valued state per value head.
+
+    ``variant`` is ``gdn`` (gated delta net) or ``kda`` (Kimi delta attention); ``gate_rank`` is the rank of the output
+    gate's projection, 0 for full rank.
+    """
 
     num_key_heads: int
     num_value_heads: int
@@ -69,6 +73,7 @@ class LinearSpec:
     value_head_dim: int
     conv_kernel: int
     variant: str = "gdn"
+    gate_rank: int = 0
 
     @property
     def key_dim(self) -> int:
@@ -155,8 +160,12 @@ class AttentionSpec:
         The window is a fixed chunk (Llama-4), not one that slides.
     gated
         The query projection has a second half that gates the output.
+    head_gate
+        One gate value per head from a projection of its own.
     k_eq_v
         No value projection: values are the keys.
+    shared_kv
+        Reads the cache of an earlier layer and has no key or value projection.
     qk_norm_params, extra_params
         Parameters outside the matrices (norms of queries and keys; attention sinks and the like).
     """
@@ -171,6 +180,7 @@ class AttentionSpec:
     qkv_bias: bool = False
     out_bias: bool = False
     gated: bool = False
+    head_gate: bool = False
     k_eq_v: bool = False
     shared_kv: bool = False
     qk_norm_params: int = 0

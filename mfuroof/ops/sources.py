@@ -76,8 +76,8 @@ class MeasuredOps:
         MissingTableError
             No table for that many GPUs and ``params.missing`` is ``"raise"``.
         """
-        for backend in ("custom", "nccl"):
-            found = rows(self.tables, "comm", op="all_reduce", backend=backend, dtype="bf16", num_gpus=num_gpus)
+        for backend, dtype in (("custom", "bf16"), ("nccl", "fp16")):  # NCCL was measured with fp16, as large
+            found = rows(self.tables, "comm", op="all_reduce", backend=backend, dtype=dtype, num_gpus=num_gpus)
             if found["latency_s"].size:
                 return collective_curve(found["elements"].astype(float), found["latency_s"], elements_per_token)
         if self.params.missing == "raise":

@@ -52,6 +52,7 @@ def _gqa(f: Fields, t: Traits, d: int) -> AttentionSpec:
         v_width,
         qkv_bias=_bias(f, t.qkv_bias, t.bias_default),
         out_bias=_bias(f, t.out_bias, t.bias_default),
+        head_gate=t.head_gate,
         qk_norm_params=norm,
         extra_params=h if t.sinks else 0,
     )

@@ -7,15 +7,32 @@ from collections.abc import Callable
 
 from mfuroof.errors import MfuroofWarning
 from mfuroof.models.families.generic import read_generic
+from mfuroof.models.families.hybrid import read_kimi_linear, read_qwen_hybrid
+from mfuroof.models.families.nemotron import read_nemotron_h, read_nemotron_nas
 from mfuroof.models.families.parts import Architecture
+from mfuroof.models.families.sparse import read_bloom, read_deepseek_v4, read_minimax_m3
 from mfuroof.models.families.traits import TRAITS
+from mfuroof.models.families.windowed import read_gemma4, read_llama4, read_mimo_v2
 from mfuroof.models.fields import Fields
 
 __all__ = ["READERS", "read_architecture"]
 
 Reader = Callable[[Fields], Architecture]
 
-READERS: dict[str, Reader] = dict.fromkeys(TRAITS, read_generic)
+READERS: dict[str, Reader] = {
+    **dict.fromkeys(TRAITS, read_generic),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), read_qwen_hybrid),
+    "kimi_linear": read_kimi_linear,
+    "nemotron_h": read_nemotron_h,
+    "nemotron-nas": read_nemotron_nas,
+    "llama4_text": read_llama4,
+    "gemma4_text": read_gemma4,
+    "mimo_v2_flash": read_mimo_v2,
+    **dict.fromkeys(("deepseek_v4", "deepseek_ref"), read_deepseek_v4),
+    **dict.fromkeys(("minimax_m3", "minimax_m3_vl"), read_minimax_m3),
+    "bloom": read_bloom,
+}
+"""Reader by ``model_type`` (of the language model, where it is nested)."""
 
 
 def read_architecture(f: Fields) -> Architecture:

@@ -28,8 +28,8 @@ class Traits:
         Whether embeddings are tied when the config does not say.
     window_default
         Sliding window assumed where the KEY is missing (null means none). [tokens]
-    sinks
-        A learned sink per head.
+    sinks, head_gate
+        A learned sink per head; an output gate per head.
     shared_gate
         The shared expert is scaled by a gate row.
     router_bias, expert_bias
@@ -48,6 +48,7 @@ class Traits:
     head_dim: int | None = None
     window_default: int | None = None
     sinks: bool = False
+    head_gate: bool = False
     shared_gate: bool = False
     router_bias: bool = False
     expert_bias: bool = False
@@ -73,6 +74,8 @@ TRAITS = MappingProxyType(
         "gpt_oss": Traits(sinks=True, router_bias=True, expert_bias=True, bias_default=True),
         "minimax_m2": Traits(qkv_bias=False, out_bias=False, qk_norm="full"),
         "glm4_moe": Traits(out_bias=False, qk_norm="key"),
+        "step3p7": Traits(qk_norm="head", head_gate=True),
+        "step3p5": Traits(qk_norm="head", head_gate=True),
         "deepseek_v2": Traits(),
         "deepseek_v3": Traits(),
         "deepseek_v32": Traits(),

@@ -1,0 +1,99 @@
+"""Families with attention of their own: DeepSeek-V4 (compressed), MiniMax-M3 (block-sparse), BLOOM (2017's)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mfuroof.models.families.attention import heads_of
+from mfuroof.models.families.mixture import moe_mlp, sparse_layers
+from mfuroof.models.families.parts import Architecture, build
+from mfuroof.models.families.traits import Traits
+from mfuroof.models.fields import MAX_LAYERS, Fields
+from mfuroof.models.modules import OVERLAPPING_RATIO
+from mfuroof.models.specs import AttentionSpec, CompressedSpec, IndexerSpec, MlpSpec
+
+__all__ = ["read_bloom", "read_deepseek_v4", "read_minimax_m3"]
+
+
+def read_deepseek_v4(f: Fields) -> Architecture:
+    """Read DeepSeek-V4: one shared K = V head, history compressed by ``compress_ratios``, hyper-connections.
+
+    Each residual mixer of ``hc_mult`` = N streams has (2 + N) N rows over N hidden sizes; ratio-4 layers select
+    ``index_topk`` entries, ratio-128 layers read all.
+    """
+    d = f.integer("hidden_size", low=1)
+    n = f.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
+    h, kv, width = heads_of(f, d)
+    if kv != 1:
+        f.problems.add("num_key_value_heads", kv, "1, the shared head of compressed attention")
+    ratios = f.per_layer("compress_ratios", n, spare=8)
+    if ratios is None or not all(type(r) is int and 0 <= r <= 2**16 for r in ratios):
+        f.problems.add("compress_ratios", repr(ratios)[:60], "a list of whole numbers, one a layer")
+        ratios = [0] * n
+    groups, rank = f.integer("o_groups", low=1), f.integer("o_lora_rank", low=1)
+    q_rank, rope = f.integer("q_lora_rank", low=1), f.integer("qk_rope_head_dim", 0)
+    if h * width % groups:
+        f.problems.add("o_groups", groups, f"a divisor of heads times head_dim ({h * width})")
+    indexer = IndexerSpec(
+        f.integer("index_n_heads", low=1), f.integer("index_head_dim", low=1), f.integer("index_topk", low=1), "csa"
+    )
+    base = AttentionSpec("compressed", h, 1, width, width, f.integer("sliding_window", low=1), extra_params=h)
+    by_ratio = {
+        r: replace(
+            base,
+            compressed=CompressedSpec(q_rank, rope, groups, rank, r),
+            indexer=indexer if r == OVERLAPPING_RATIO else None,
+        )
+        for r in dict.fromkeys(ratios)
+    }
+    moe = moe_mlp(f, Traits(), f.integer("num_experts", low=1))
+    f.raw("num_hash_layers")  # the first layers route by a table of token ids, not counted as parameters
+    streams = f.integer("hc_mult", low=1, high=64)
+    mixer = (2 + streams) * streams * (streams * d + 1) + 3
+    layers = [(by_ratio[r], moe, 2 * d + 2 * mixer) for r in ratios]
+    head = streams * streams * d + streams + 1
+    return build(f, layers, hidden_size=d, extra_params=d + head, heads=(h, 1, width))
+
+
+def read_minimax_m3(f: Fields) -> Architecture:
+    """Read MiniMax-M3: grouped-query attention that reads the best ``sparse_topk_blocks`` blocks of keys."""
+    d = f.integer("hidden_size", low=1)
+    n = f.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
+    h, kv, width = heads_of(f, d)
+    f.refuse("attention_output_gate", "false: the gate's shape is not known")
+    norm = 2 * width if f.flag("use_qk_norm", True) else 0
+    full = AttentionSpec("gqa", h, kv, width, width, qk_norm_params=norm)
+    marks = [0] * n
+    sparse = full
+    config = f.nested("sparse_attention_config")
+    if config is not None and config.flag("use_sparse_attention", True):
+        marks = config.per_layer("sparse_attention_freq", n) or [1] * n
+        indexer = IndexerSpec(
+            config.integer("sparse_num_index_heads", low=1),
+            config.integer("sparse_index_dim", low=1),
+            config.integer("sparse_topk_blocks", low=1),
+            "block",
+            config.integer("sparse_block_size", low=1),
+        )
+        sparse = replace(full, indexer=indexer)
+    t = Traits()
+    moe = moe_mlp(f, t, f.integer("num_experts", low=1))
+    f.raw("n_shared_experts")
+    dense = MlpSpec("dense", f.integer("dense_intermediate_size", low=1), 3, f.text("hidden_act", "silu"))
+    where = sparse_layers(f, n)
+    layers = [
+        (sparse if s else full, moe if w else dense, 2 * d) for s, w in zip(marks, where, strict=True)
+    ]
+    return build(f, layers, hidden_size=d, extra_params=d, heads=(h, kv, width))
+
+
+def read_bloom(f: Fields) -> Architecture:
+    """Read BLOOM: multi-head attention and a two-matrix MLP, biases everywhere, a norm after the embedding."""
+    d = f.integer("hidden_size", low=1)
+    n = f.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
+    h, kv, width = heads_of(f, d)
+    inner = f.integer("intermediate_size", 4 * d, low=1)
+    attention = AttentionSpec("gqa", h, kv, width, width, qkv_bias=True, out_bias=True)
+    mlp = MlpSpec("dense", inner, 2, f.text("hidden_act", "gelu"), bias=True)
+    layers = [(attention, mlp, 4 * d)] * n
+    return build(f, layers, hidden_size=d, extra_params=4 * d, heads=(h, kv, width), tie_default=True)
