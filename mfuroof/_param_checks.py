@@ -9,7 +9,7 @@ from mfuroof._boundary import Problems
 if TYPE_CHECKING:
     from mfuroof.params import CostParams
 
-__all__ = ["LookupRule", "checked", "oddities"]
+__all__ = ["MOE_DISTRIBUTIONS", "LookupRule", "MoeDistribution", "checked", "oddities"]
 
 LookupRule = Literal[
     "latency",
@@ -23,6 +23,10 @@ LookupRule = Literal[
     "blis_floor",
     "infersim",
 ]
+
+MoeDistribution = Literal["power_law_1.2", "power_law_1.01", "balanced"]
+MOE_DISTRIBUTIONS: tuple[MoeDistribution, ...] = get_args(MoeDistribution)
+"""Loads of the experts under which kernels were measured, in the order in which they stand in for one another."""
 
 _FRACTION = (0.0, 1.0, False)
 _SHARE = (0.0, 1.0, True)
@@ -73,6 +77,7 @@ _OPTIONAL = ("mfu_prefill", "mfu_decode", "attention_peak_fraction", "mlp_matric
 _CHOICES: dict[str, tuple[str | None, ...]] = {
     "missing": ("raise", "roofline", "nan"),
     "prefill_blend": ("affine_rate", "sqrt"),
+    "moe_distribution": MOE_DISTRIBUTIONS,
     "architecture": ("layers", "uniform", "uniform_dense"),
     "phase_combination": ("joint", "sum", "max", "token_weighted", None),
     "tp_communication": ("none", "ring", "world", None),
@@ -88,6 +93,7 @@ _SWITCHES = (
     "prefix_launch_kept",
     "prefix_kv_floor",
     "prefill_extra_kernels",
+    "shared_experts_overlap",
     "score_diagonal",
     "empty_step_overhead",
     "weight_floor",

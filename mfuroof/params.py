@@ -6,10 +6,10 @@ import warnings
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from mfuroof._param_checks import LookupRule, checked, oddities
+from mfuroof._param_checks import MOE_DISTRIBUTIONS, LookupRule, MoeDistribution, checked, oddities
 from mfuroof.errors import MfuroofWarning
 
-__all__ = ["CostParams", "LookupRule"]
+__all__ = ["MOE_DISTRIBUTIONS", "CostParams", "LookupRule"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class CostParams:
         Keep a chunk at or above the time to read its KV cache once.
     prefill_extra_kernels
         Charge rotary, KV write and their gathers as a constant beside each prefill attention call.
+    moe_distribution
+        Load of the experts in the measured kernels: ``"balanced"``, or a power law over experts. Where a GPU has not
+        been measured under it, the next one that was.
+    shared_experts_overlap
+        Shared experts run beside the routed ones, so that only what outlasts them is paid.
     architecture
         What the roofline costs see of a model: its own ``"layers"``, matrix by matrix; ``"uniform"`` layers of one
         kind with head width hidden_size / heads, without LM head, shared experts, latent attention or windows; or
@@ -137,6 +142,8 @@ class CostParams:
     prefix_launch_kept: bool = True
     prefix_kv_floor: bool = True
     prefill_extra_kernels: bool = False
+    moe_distribution: MoeDistribution = "power_law_1.2"
+    shared_experts_overlap: bool = True
     # constant_mfu and mfu_table
     architecture: Literal["layers", "uniform", "uniform_dense"] = "layers"
     mlp_matrices: int | None = None

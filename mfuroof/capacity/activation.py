@@ -15,10 +15,10 @@ _LOGIT = 2 + 4 + 4
 
 
 def activation_bytes(model: ModelConfig, parallel: Parallel, max_batched_tokens: int, max_num_seqs: int) -> float:
-    """Return the largest set of activations alive at once. [bytes]
+    """Return the largest set of activations alive at once.
 
-    Either the residual stream with the input and output of the widest operation of a layer, for all tokens of the step,
-    or the logits of all its sequences over the whole vocabulary; the two are never alive together.
+    Either the residual stream with the input and output of the widest operation of a layer, for all tokens of the
+    step, or the logits of all its sequences over the whole vocabulary; the two are never alive together. [bytes]
     """
     tp = parallel.tp_size
     widest = max(

@@ -11,8 +11,8 @@ __all__ = ["tp_obstacle", "valid_tp_sizes"]
 def tp_obstacle(model: ModelConfig, tp_size: int) -> str:
     """Return why ``tp_size`` ranks cannot share the heads of ``model``; an empty text where they can.
 
-    Query heads (and heads of linear attention and Mamba) must divide evenly. KV heads must too, or else be so few that each is
-    copied to a whole number of ranks.
+    Query heads (and heads of linear attention and Mamba) must divide evenly. KV heads must too, or else be so few
+    that each is copied to a whole number of ranks.
     """
     for spec in model.layers:
         for what, heads in _heads(spec.attention):

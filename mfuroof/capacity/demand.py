@@ -42,7 +42,7 @@ class StageDemand:
     state_bytes: float
 
     def sequence_bytes(self, seq_len: I64, block_size: int) -> F64:
-        """Return the bytes that one sequence of each length keeps, in whole blocks. [bytes]"""
+        """Return the bytes that one sequence of each length keeps, in whole blocks."""
         total = np.full(seq_len.shape, self.state_bytes)
         for per_token, window in self.caches:
             kept = seq_len if window is None else np.minimum(seq_len, window)
@@ -62,9 +62,7 @@ def rank_demands(
 
 def _demand(stage: ModelConfig, parallel: Parallel, kv_format: KvFormat, params: CapacityParams) -> StageDemand:
     tp = parallel.tp_size
-    caches = tuple(
-        (g.num_layers * g.local_bytes_per_token(kv_format, tp), g.window) for g in stage.kv_layout.groups
-    )
+    caches = tuple((g.num_layers * g.local_bytes_per_token(kv_format, tp), g.window) for g in stage.kv_layout.groups)
     fixed = _fixed_activation_bytes(stage, parallel, params)
     return StageDemand(
         weight_bytes=rank_weight_bytes(stage, parallel),

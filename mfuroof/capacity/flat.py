@@ -14,9 +14,9 @@ __all__ = ["flat_kv_bytes_per_token", "flat_weight_bytes"]
 
 
 def flat_weight_bytes(model: ModelConfig) -> float:
-    """Return the bytes of all weights: the parameters of a Llama-like model, all of one width. [bytes]
+    """Return the bytes of all weights: the parameters of a Llama-like model, all of one width.
 
-    Biases, MLA projections, gates beyond one router and norms of queries and keys are not counted.
+    Biases, MLA projections, gates beyond one router and norms of queries and keys are not counted. [bytes]
     """
     d, layers, heads = model.hidden_size, model.num_hidden_layers, model.num_key_value_heads
     attention = layers * (2 * d * d + 2 * d * heads * model.head_dim + 2 * d)
@@ -44,7 +44,7 @@ def _leading_dense_layers(model: ModelConfig) -> int:
 
 
 def flat_kv_bytes_per_token(model: ModelConfig, tp_size: int) -> float:
-    """Return the KV bytes of one token on one rank, every layer alike, in the compute dtype. [bytes]"""
+    """Return the KV bytes of one token on one rank, every layer alike, in the compute dtype."""
     element = FORMATS[model.dtype].bytes_per_weight
     mla = next((s.attention.mla for s in model.layers if s.attention.mla is not None), None)
     if mla is not None:

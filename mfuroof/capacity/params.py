@@ -27,7 +27,8 @@ class CapacityParams:
     moe_activation_bytes
         The same for models with routed experts; None for ``activation_bytes``. [bytes]
     activation_shared
-        Whether the fixed amount is one for all tensor-parallel ranks together (it is then divided by them), or one for each.
+        Whether the fixed amount is one for all tensor-parallel ranks together (it is then divided by them), or one
+        for each.
     framework_bytes
         Per GPU: what the driver keeps of the visible memory, the CUDA context, library workspaces. [bytes]
     graph_bytes
@@ -37,10 +38,12 @@ class CapacityParams:
     adapter_bytes
         LoRA adapters beside the weights, divided over the tensor-parallel ranks. [bytes]
     memory_step_bytes
-        Round the visible memory up to a multiple of this, the capacity printed on the box; 0 takes it as it is. [bytes]
+        Round the visible memory up to a multiple of this, the capacity printed on the box; 0 takes it as it is.
+        [bytes]
     flat
-        Count weights and KV as simple simulators do: one formula for every architecture, one width for every weight, every
-        layer with a full cache, everything divided evenly over tensor-parallel ranks. False counts module by module.
+        Count weights and KV as simple simulators do: one formula for every architecture, one width for every weight,
+        every layer with a full cache, everything divided evenly over tensor-parallel ranks. False counts module by
+        module.
 
     Raises
     ------
@@ -49,9 +52,9 @@ class CapacityParams:
 
     Notes
     -----
-    With the defaults Llama-3.1-8B in bf16 on an H100 at 0.9 has 444 thousand tokens. vLLM's start-up log for the same shows
-    79.14 GiB of memory, 14.99 for weights, 0.12 outside torch, 1.19 for activations and 54.93 for the cache, that is 450
-    thousand tokens, before its CUDA graphs, which newer versions subtract.
+    With the defaults Llama-3.1-8B in bf16 on an H100 at 0.9 has 444 thousand tokens. vLLM's start-up log for the same
+    shows 79.14 GiB of memory, 14.99 for weights, 0.12 outside torch, 1.19 for activations and 54.93 for the cache,
+    that is 450 thousand tokens, before its CUDA graphs, which newer versions subtract.
     """
 
     max_batched_tokens: int = 8192
@@ -84,8 +87,8 @@ class CapacityParams:
     def blis(cls, *, adapter_bytes: float = 0.0) -> CapacityParams:
         """Return the conventions of BLIS (inference-sim): its figures exactly at ``tp_size`` 1.
 
-        Above that BLIS sets the memory of all ranks against the KV bytes of one, and so is about ``tp_size`` times too high
-        (its issue 1545); here both are per rank.
+        Above that BLIS sets the memory of all ranks against the KV bytes of one, and so is about ``tp_size`` times
+        too high (its issue 1545); here both are per rank.
 
         Parameters
         ----------

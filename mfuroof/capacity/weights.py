@@ -12,7 +12,7 @@ __all__ = ["rank_weight_bytes"]
 
 
 def rank_weight_bytes(model: ModelConfig, parallel: Parallel) -> float:
-    """Return the bytes of the weights of one rank of one pipeline stage, scales and zero points included. [bytes]"""
+    """Return the bytes of the weights of one rank of one pipeline stage, scales and zero points included."""
     total = sum(_local(model.module_bytes(None, m), m, parallel) for m in model.top_modules)
     for spec in model.layers:
         total += spec.count * sum(_local(model.module_bytes(spec, m), m, parallel) for m in model.modules(spec))

@@ -4,12 +4,19 @@ Every quantity is linear in a few sums, so a step is: sum (integers, vectorised 
 the weights (expected distinct experts by tokens), one comparison of compute with memory. All coefficients are
 seconds; which peer they belong to is not known here.
 
+Functions called in a loop take numbers and tuples, never arrays: an array argument that the compiler does not inline
+costs two atomic reference counts a step, which made this kernel ten times slower.
+
 ``reaches`` has one row per kind of attention layer by how far back it sees: `CAP` cached tokens at most, then the
 seconds per query-key pair and per cached token. A request of ``new`` tokens behind ``context`` cached ones has
 sum(min(context + i, cap + 1), i = 1..new) pairs.
 """
 
 from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
 
 from mfuroof._types import F64, I64
 from mfuroof.core._jit import jit
@@ -23,9 +30,15 @@ __all__ = [
     "PHASE_SUM",
     "REACHES",
     "TOKEN_WEIGHTED",
+    "causal_pairs",
     "combine",
-    "ragged_step",
-    "uniform_step",
+    "extras",
+    "has_extras",
+    "joint_parts",
+    "phase_parts",
+    "requests",
+    "seen_by_decode",
+    "unpack",
 ]
 
 JOINT, PHASE_SUM, PHASE_MAX, TOKEN_WEIGHTED = 0.0, 1.0, 2.0, 3.0
@@ -45,7 +58,7 @@ CONSTANTS = (
     "prefill_request_memory_s",
     "decode_request_memory_s",
     "head_weights_s",  # read once if any request emits
-    "kv_base",
+    "kv_base",  # reciprocal of the share of the bandwidth that a batch of 0 would reach
     "kv_gain",
     "kv_per_batch",
     "comm_token_s",
@@ -61,9 +74,10 @@ CONSTANTS = (
 )
 """Meaning of each entry of ``constants``."""
 
-(_RULE, _MIXED, _OVERLAP, _PREFILL_TOKEN, _EMIT, _DECODE_REQUEST, _TOKEN_MEMORY, _REQUEST_MEMORY, _DECODE_MEMORY) = range(9)
-(_HEAD, _KV_BASE, _KV_GAIN, _KV_BATCH, _COMM_TOKEN, _COMM_FIXED, _STEP_O, _PREFILL_O, _DECODE_O) = range(9, 18)
-(_PREFILL_REQUEST_O, _MIXED_REQUEST_O, _EMPTY_O, _PREFILL_WEIGHTS, _DECODE_WEIGHTS) = range(18, 23)
+_RULE, _MIXED, _OVERLAP, _PREFILL_TOKEN, _EMIT, _DECODE_REQUEST = range(6)
+_TOKEN_MEMORY, _REQUEST_MEMORY, _DECODE_MEMORY = range(6, 9)
+_HEAD, _KV_BASE, _KV_GAIN, _KV_BATCH, _COMM_TOKEN, _COMM_FIXED, _STEP_O, _PREFILL_O, _DECODE_O = range(9, 18)
+_PREFILL_REQUEST_O, _MIXED_REQUEST_O, _EMPTY_O, _PREFILL_WEIGHTS, _DECODE_WEIGHTS = range(18, 23)
 
 REACHES = ("cap", "prefill_pair_s", "prefill_context_s", "prefill_read_s", "decode_read_compute_s", "decode_read_s")
 """Columns of ``reaches``: compute per pair and per cached token of prefill, reads of the cache by phase."""
@@ -73,23 +87,73 @@ PARTS = ("prefill_compute", "prefill_memory", "decode_compute", "decode_memory",
 """Rows of a breakdown; under the joint rule the first two hold both phases and the next two are zero."""
 
 
+Constants: TypeAlias = tuple[float, ...]
+Parts: TypeAlias = tuple[float, float, float, float]
+
+
+@jit
+def unpack(c: F64) -> Constants:
+    """Return the constants as numbers, which stay in registers whatever the kernel writes to."""
+    return (
+        c[0], c[1], c[2], c[3], c[4], c[5], c[6], c[7], c[8], c[9], c[10], c[11],
+        c[12], c[13], c[14], c[15], c[16], c[17], c[18], c[19], c[20], c[21], c[22],
+    )  # fmt: skip
+
+
 @jit
 def causal_pairs(context: float, new: float, cap: float) -> float:
-    """Query-key pairs of ``new`` tokens behind ``context`` cached ones; exact for whole numbers."""
+    """Return the query-key pairs of ``new`` tokens behind ``context`` cached ones; exact for whole numbers."""
     rising = min(max(cap + 1.0 - context, 0.0), new)  # tokens that do not yet fill the window
     return rising * (context + 0.5 * (rising + 1.0)) + (new - rising) * (cap + 1.0)
 
 
 @jit
-def weights_at(weights: F64, tokens: float) -> float:
-    """Seconds to read the weights that ``tokens`` tokens need."""
-    return weights[int(min(tokens, weights.size - 1))]  # type: ignore[no-any-return]
+def slowdown(c: Constants, decoding: float, new: float) -> float:
+    """Return 1 / (1 - penalty * share of the minority of tokens): 1 for a step of one phase, without a branch."""
+    if c[_MIXED] == 0.0:
+        return 1.0
+    tokens = max(decoding + new, 1.0)
+    return tokens / (tokens - c[_MIXED] * min(new, decoding))
 
 
 @jit
-def finish(
-    constants: F64,
-    weights: F64,
+def kv_seconds(c: Constants, read_s: float, decoding: float) -> float:
+    """Return the seconds of cache reads at the bandwidth that ``decoding`` requests reach."""
+    if c[_KV_GAIN] == 0.0:
+        return read_s * c[_KV_BASE]
+    return read_s / (1.0 / c[_KV_BASE] + c[_KV_GAIN] * min(decoding * c[_KV_BATCH], 1.0))
+
+
+@jit
+def joint_parts(
+    c: Constants,
+    read: float,
+    decoding: float,
+    prefills: float,
+    new: float,
+    emitting: float,
+    compute: float,
+    memory: float,
+    kv_read: float,
+) -> Parts:
+    """Return compute and memory of a step whose phases share one weight read of ``read`` seconds."""
+    compute = (compute + c[_PREFILL_TOKEN] * new + c[_EMIT] * emitting) + c[_DECODE_REQUEST] * decoding
+    memory += c[_TOKEN_MEMORY] * new + c[_REQUEST_MEMORY] * prefills + c[_DECODE_MEMORY] * decoding
+    # counts are whole, so min(count, 1) says whether there is any; branches would be mispredicted
+    any_prefill, any_decode = min(prefills, 1.0), min(decoding, 1.0)
+    factor = any_decode * c[_DECODE_WEIGHTS]
+    factor += any_prefill * (c[_PREFILL_WEIGHTS] - factor)
+    head = c[_HEAD] * min(decoding + emitting, 1.0)
+    memory += kv_seconds(c, kv_read, decoding) + (read + head) * factor
+    return compute * slowdown(c, decoding, new), memory, 0.0, 0.0
+
+
+@jit
+def phase_parts(
+    c: Constants,
+    read: float,
+    read_p: float,
+    read_d: float,
     decoding: float,
     prefills: float,
     new: float,
@@ -97,166 +161,75 @@ def finish(
     compute_p: float,
     memory_p: float,
     compute_d: float,
-    memory_d: float,
-) -> tuple[float, float, float, float, float, float]:
-    """Parts of a step (`PARTS`) from the sums of its phases; ``decoding`` and ``prefills`` count requests."""
-    c = constants
-    mixed = decoding > 0.0 and prefills > 0.0
-    tokens = decoding + new
-    if mixed and c[_MIXED] > 0.0:
-        share = new / tokens
-        slower = 1.0 / (1.0 - c[_MIXED] * min(share, 1.0 - share))
-        compute_p *= slower
-        compute_d *= slower
-    if c[_RULE] == JOINT or c[_RULE] == PHASE_SUM:
-        read = weights_at(weights, tokens) + (c[_HEAD] if decoding + emitting > 0.0 else 0.0)
-        if prefills > 0.0:
-            memory_p += read * c[_PREFILL_WEIGHTS]
-        elif decoding > 0.0:
-            memory_d += read * c[_DECODE_WEIGHTS]
-    else:
-        if prefills > 0.0:
-            memory_p += (weights_at(weights, new) + (c[_HEAD] if emitting > 0.0 else 0.0)) * c[_PREFILL_WEIGHTS]
-        if decoding > 0.0:
-            memory_d += (weights_at(weights, decoding) + c[_HEAD]) * c[_DECODE_WEIGHTS]
-    if c[_RULE] == JOINT:
-        compute_p += compute_d
-        memory_p += memory_d
-        compute_d = 0.0
-        memory_d = 0.0
-    elif c[_RULE] == TOKEN_WEIGHTED and mixed:
-        part = new / tokens
-        compute_p *= part
-        memory_p *= part
-        compute_d *= 1.0 - part
-        memory_d *= 1.0 - part
-    comm = c[_COMM_TOKEN] * tokens
-    overhead = 0.0
-    if decoding + prefills > 0.0:
-        comm += c[_COMM_FIXED]
-        overhead = c[_STEP_O]
-        if prefills > 0.0:
-            per_request = c[_MIXED_REQUEST_O] if mixed else c[_PREFILL_REQUEST_O]
-            overhead += c[_PREFILL_O] + prefills * per_request
-        if decoding > 0.0:
-            overhead += c[_DECODE_O]
-    else:
-        overhead = c[_STEP_O] * c[_EMPTY_O]
-    return compute_p, memory_p, compute_d, memory_d, comm, overhead
+    kv_read: float,
+) -> Parts:
+    """Return compute and memory of prefill and of decode; ``read``: weights of all tokens, then of each phase's. [s]"""
+    slower = slowdown(c, decoding, new)
+    compute_p = (compute_p + c[_PREFILL_TOKEN] * new + c[_EMIT] * emitting) * slower
+    compute_d = (compute_d + c[_DECODE_REQUEST] * decoding) * slower
+    memory_p += c[_TOKEN_MEMORY] * new + c[_REQUEST_MEMORY] * prefills
+    memory_d = c[_DECODE_MEMORY] * decoding + kv_seconds(c, kv_read, decoding)
+    once = c[_RULE] == PHASE_SUM
+    if prefills > 0.0:
+        emits = emitting > 0.0 or (once and decoding > 0.0)
+        memory_p += ((read if once else read_p) + (c[_HEAD] if emits else 0.0)) * c[_PREFILL_WEIGHTS]
+    if decoding > 0.0 and not (once and prefills > 0.0):
+        memory_d += (read_d + c[_HEAD]) * c[_DECODE_WEIGHTS]
+    if c[_RULE] == TOKEN_WEIGHTED and decoding > 0.0 and prefills > 0.0:
+        part = new / (decoding + new)
+        return compute_p * part, memory_p * part, compute_d * (1.0 - part), memory_d * (1.0 - part)
+    return compute_p, memory_p, compute_d, memory_d
 
 
 @jit
-def combine(constants: F64, parts: tuple[float, float, float, float, float, float]) -> float:
-    """Step time from its parts."""
-    compute_p, memory_p, compute_d, memory_d, comm, overhead = parts
-    q = constants[_OVERLAP]
-    prefill = max(compute_p, memory_p) + q * min(compute_p, memory_p)
-    decode = max(compute_d, memory_d) + q * min(compute_d, memory_d)
-    phases = max(prefill, decode) if constants[_RULE] == PHASE_MAX else prefill + decode
-    return phases + comm + overhead
+def has_extras(c: Constants) -> bool:
+    """Tell whether anything is charged beside compute and memory."""
+    total = c[_COMM_TOKEN] + c[_COMM_FIXED] + c[_STEP_O] + c[_PREFILL_O] + c[_DECODE_O]
+    return total + c[_PREFILL_REQUEST_O] + c[_MIXED_REQUEST_O] > 0.0
 
 
 @jit
-def uniform_step(
-    constants: F64,
-    reaches: F64,
-    weights: F64,
-    decoding: float,
-    decode_context: float,
-    prefills: float,
-    new: float,
-    context: float,
-    emits: float,
-) -> tuple[float, float, float, float, float, float]:
-    """Parts of one step of two shapes."""
-    c = constants
-    tokens = prefills * new
-    emitting = prefills * emits if new > 0.0 else 0.0
-    compute_p = c[_PREFILL_TOKEN] * tokens + c[_EMIT] * emitting
-    memory_p = c[_TOKEN_MEMORY] * tokens + c[_REQUEST_MEMORY] * prefills
-    compute_d = c[_DECODE_REQUEST] * decoding
-    read_d = 0.0
-    for j in range(reaches.shape[0]):
-        cap = reaches[j, _CAP]
-        seen_d = decoding * min(decode_context, cap)
-        compute_d += reaches[j, _DECODE_COMPUTE] * seen_d
-        read_d += reaches[j, _DECODE_READ] * seen_d
-        seen_p = prefills * min(context, cap)
-        compute_p += reaches[j, _PAIR] * (prefills * causal_pairs(context, new, cap)) + reaches[j, _CONTEXT] * seen_p
-        memory_p += reaches[j, _READ] * seen_p
-    memory_d = c[_DECODE_MEMORY] * decoding
-    memory_d += read_d / (c[_KV_BASE] + c[_KV_GAIN] * min(decoding * c[_KV_BATCH], 1.0))
-    return finish(c, weights, decoding, prefills, tokens, emitting, compute_p, memory_p, compute_d, memory_d)
+def extras(c: Constants, decoding: float, prefills: float, new: float) -> tuple[float, float]:
+    """Return seconds of communication and of overheads."""
+    any_prefill, any_decode = min(prefills, 1.0), min(decoding, 1.0)
+    present = max(any_prefill, any_decode)
+    comm = c[_COMM_FIXED] * present + c[_COMM_TOKEN] * (decoding + new)
+    per_request = c[_PREFILL_REQUEST_O] + any_decode * (c[_MIXED_REQUEST_O] - c[_PREFILL_REQUEST_O])
+    overhead = c[_STEP_O] * max(present, c[_EMPTY_O]) + per_request * prefills
+    overhead += c[_PREFILL_O] * any_prefill + c[_DECODE_O] * any_decode
+    return comm, overhead
+
+
+@jit
+def combine(c: Constants, parts: Parts) -> float:
+    """Return the time of the phases' parts together."""
+    compute_p, memory_p, compute_d, memory_d = parts
+    prefill = max(compute_p, memory_p) + c[_OVERLAP] * min(compute_p, memory_p)
+    decode = max(compute_d, memory_d) + c[_OVERLAP] * min(compute_d, memory_d)
+    return max(prefill, decode) if c[_RULE] == PHASE_MAX else prefill + decode
 
 
 @jit
 def seen_by_decode(contexts: I64, counts: I64, start: int, stop: int, cap: float) -> float:
-    """Cached tokens that the decode requests of one step attend to, at most ``cap`` each."""
+    """Return the cached tokens that the decode requests of one step attend to, at most ``cap`` each."""
+    # unsigned indices: with signed ones every access first tests for a negative one, at a quarter of the speed
     if counts.size == 1 and stop - start <= _EXACT_GROUPS:
         whole, limit = 0, int(cap)
-        for k in range(start, stop):
+        for k in range(np.uint64(start), np.uint64(stop)):
             whole += min(contexts[k], limit)
         return float(whole) * float(counts[0])
-    total, stride = 0.0, int(counts.size > 1)
-    for k in range(start, stop):
+    total, stride = 0.0, np.uint64(counts.size > 1)
+    for k in range(np.uint64(start), np.uint64(stop)):
         total += float(counts[k * stride]) * min(float(contexts[k]), cap)
     return total
 
 
 @jit
 def requests(counts: I64, start: int, stop: int) -> float:
-    """Requests among the groups ``start`` to ``stop``."""
+    """Return the requests among the groups ``start`` to ``stop``."""
     if counts.size == 1:
         return float(counts[0]) * float(stop - start)
     total = 0.0
-    for k in range(start, stop):
+    for k in range(np.uint64(start), np.uint64(stop)):
         total += float(counts[k])
     return total
-
-
-@jit
-def ragged_step(
-    constants: F64,
-    reaches: F64,
-    weights: F64,
-    d_contexts: I64,
-    d_counts: I64,
-    d_start: int,
-    d_stop: int,
-    p_contexts: I64,
-    p_new: I64,
-    p_counts: I64,
-    p_emits: I64,
-    p_start: int,
-    p_stop: int,
-) -> tuple[float, float, float, float, float, float]:
-    """Parts of one step of request groups."""
-    c = constants
-    decoding = requests(d_counts, d_start, d_stop)
-    compute_d, read_d = c[_DECODE_REQUEST] * decoding, 0.0
-    for j in range(reaches.shape[0]):
-        seen = seen_by_decode(d_contexts, d_counts, d_start, d_stop, reaches[j, _CAP])
-        compute_d += reaches[j, _DECODE_COMPUTE] * seen
-        read_d += reaches[j, _DECODE_READ] * seen
-    memory_d = c[_DECODE_MEMORY] * decoding
-    memory_d += read_d / (c[_KV_BASE] + c[_KV_GAIN] * min(decoding * c[_KV_BATCH], 1.0))
-    count_stride, emit_stride = int(p_counts.size > 1), int(p_emits.size > 1)
-    prefills, tokens, emitting = 0.0, 0.0, 0.0
-    for k in range(p_start, p_stop):
-        count = float(p_counts[k * count_stride])
-        prefills += count
-        tokens += count * float(p_new[k])
-        if p_new[k] > 0:
-            emitting += count * float(p_emits[k * emit_stride])
-    compute_p = c[_PREFILL_TOKEN] * tokens + c[_EMIT] * emitting
-    memory_p = c[_TOKEN_MEMORY] * tokens + c[_REQUEST_MEMORY] * prefills
-    for j in range(reaches.shape[0]):
-        cap = reaches[j, _CAP]
-        pairs, seen = 0.0, 0.0
-        for k in range(p_start, p_stop):
-            count, context = float(p_counts[k * count_stride]), float(p_contexts[k])
-            pairs += count * causal_pairs(context, float(p_new[k]), cap)
-            seen += count * min(context, cap)
-        compute_p += reaches[j, _PAIR] * pairs + reaches[j, _CONTEXT] * seen
-        memory_p += reaches[j, _READ] * seen
-    return finish(c, weights, decoding, prefills, tokens, emitting, compute_p, memory_p, compute_d, memory_d)

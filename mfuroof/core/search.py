@@ -13,7 +13,7 @@ import numpy as np
 from mfuroof._types import F64, I16
 from mfuroof.core._jit import jit
 
-__all__ = ["ceiling_index", "count_bucketed", "floor_index", "octaves"]
+__all__ = ["count_bucketed", "floor_index", "octaves"]
 
 LOG2_E = 1.0 / math.log(2.0)
 
@@ -28,18 +28,6 @@ def floor_index(grid: F64, lo: int, hi: int, x: float) -> int:
         else:
             hi = mid
     return lo - 1
-
-
-@jit
-def ceiling_index(grid: F64, lo: int, hi: int, x: float) -> int:
-    """Index of the smallest grid point >= x; ``hi`` above the slice and for NaN."""
-    while lo < hi:
-        mid = (lo + hi) >> 1
-        if grid[mid] >= x:
-            hi = mid
-        else:
-            lo = mid + 1
-    return lo
 
 
 @jit

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from mfuroof.models import ModelConfig
 from mfuroof.params import CostParams
-from mfuroof.precision import FORMATS
+from mfuroof.precision import FORMATS, kv_format_of
 
-__all__ = ["UniformModel"]
+__all__ = ["UniformModel", "ignored"]
 
 
 @dataclass(frozen=True)
@@ -108,3 +108,20 @@ def _moe_layers(model: ModelConfig) -> int:
     step = int(getattr(model, "interleave_moe_layer_step", 0) or 0)
     layers = model.num_hidden_layers
     return layers // (step + 1) if step > 0 else layers
+
+
+def ignored(model: ModelConfig, params: CostParams) -> list[str]:
+    """Return what these conventions do not see of a model, in words; for warnings."""
+    texts = []
+    name = model.name or "this model"
+    dense = params.architecture == "uniform_dense"
+    formats = {model.module_dtype(kind) for kind in ("qkv", "o", "mla", "gate_up", "down", "experts")} - {model.dtype}
+    if dense and formats:
+        texts.append(f"the preset ignores the precision of {name} ({', '.join(sorted(formats))} weights)")
+    if kv_format_of(model.kv_dtype).bytes_per_element != FORMATS[model.dtype].bytes_per_weight:
+        texts.append(f"the preset ignores the precision of the KV cache of {name} ({model.kv_dtype})")
+    if dense and model.is_moe:
+        texts.append(f"the preset ignores the experts of {name}")
+    if any(layer.attention.mla is not None for layer in model.layers):
+        texts.append(f"the preset ignores the latent attention (MLA) of {name}")
+    return texts

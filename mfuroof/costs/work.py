@@ -50,10 +50,11 @@ class WorkModel:
                 if op.axis == axis:
                     out[op.name] += op.count * op.flops_per_count * counts
         for layers in self.run.attention:
-            window, per_pair = _window(layers), layers.count * layers.shape.flops_per_pair
-            out["attention_decode"] += per_pair * g.decode_sum(np.minimum(g.decode_kv_len, window))
-            pairs = causal_pairs(g.prefill_context, g.prefill_new_tokens, window)
-            out["attention_prefill"] += per_pair * g.prefill_sum(pairs)
+            window, shape = _window(layers), layers.shape
+            seen = g.decode_sum(np.minimum(g.decode_kv_len, window))
+            out["attention_decode"] += layers.count * shape.decode_flops_per_pair * seen
+            pairs = g.prefill_sum(causal_pairs(g.prefill_context, g.prefill_new_tokens, window))
+            out["attention_prefill"] += layers.count * shape.prefill_flops_per_pair * pairs
         return out
 
     def bytes_moved(self, batch: StepBatch) -> Mapping[str, F64]:
@@ -63,7 +64,7 @@ class WorkModel:
         for axis, counts in (("tokens", g.tokens), ("sequences", g.sequences)):
             for op in self.run.ops:
                 if op.axis == axis:
-                    out[op.name] += op.count * (op.fixed_bytes * (counts > 0) + op.bytes_per_count * counts)
+                    out[op.name] += op.count * op.bytes_at(counts)
         for layers in self.run.attention:
             out["attention_decode"] += layers.count * g.decode_sum(_cache_bytes(layers, g.decode_kv_len - 1.0, 1.0))
             read = _cache_bytes(layers, g.prefill_context, g.prefill_new_tokens)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mfuroof._boundary import choice
-from mfuroof._types import F64, U8, ArrayLike
+from mfuroof._types import F64, U8, ArrayLike, freeze
 from mfuroof.core import gemm, lookup
 from mfuroof.core.sources import CLAMPED, EXTRAPOLATED
 from mfuroof.errors import InputError, Problem
@@ -46,7 +46,7 @@ def raise_outside(table: Table, rule: int, names: tuple[str | None, ...], at: li
     rows = np.flatnonzero(unanswered)
     if not rows.size:
         return
-    asked = [point[rows] for point in at]
+    asked = [freeze(point[rows]) for point in at]
     # A query that has an answer once the raising axes clamp is outside on one of them.
     relaxed = [lookup.CLAMP if name == "raise" else POLICIES[name] for name in names]
     answers, _, _ = run_values(table, rule, relaxed, asked)

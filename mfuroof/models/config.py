@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfuroof._boundary import Problems
 from mfuroof.errors import ConfigError, UnknownNameError
-from mfuroof.models.modules import MODULE_KINDS, Module, layer_modules
+from mfuroof.models.modules import MODULE_KINDS, Module, layer_modules, top_modules
 from mfuroof.models.quantization import Quantization
 from mfuroof.models.specs import LayerSpec
 from mfuroof.precision import FORMATS, Format, kv_format_of
@@ -154,11 +154,7 @@ class ModelConfig:
     @cached_property
     def top_modules(self) -> tuple[Module, ...]:
         """Embedding, LM head and what else is outside the layers."""
-        v, d = self.vocab_size, self.hidden_size
-        modules = [Module("embed_tokens", "embedding", v, d, shard="vocab", quantisable=False)]
-        if not self.tie_word_embeddings:
-            modules.append(Module("lm_head", "lm_head", v, d, shard="vocab", quantisable=False))
-        return (*modules, Module("norm", "norm", 0, 0, extra=self.extra_params, quantisable=False))
+        return top_modules(self.vocab_size, self.hidden_size, self.tie_word_embeddings, self.extra_params)
 
     def modules(self, layer: LayerSpec) -> tuple[Module, ...]:
         """Return the matrices of one occurrence of ``layer``."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mfuroof.models.specs import AttentionSpec, LayerSpec, LinearSpec, MlpSpec
 
-__all__ = ["MODULE_KINDS", "Module", "attention_modules", "layer_modules", "mlp_modules"]
+__all__ = ["MODULE_KINDS", "Module", "attention_modules", "layer_modules", "mlp_modules", "top_modules"]
 
 MODULE_KINDS = (
     "embedding",
@@ -76,6 +76,14 @@ class Module:
     def active_params(self) -> int:
         """Parameters one token uses."""
         return self.active_copies * (self.out_features * self.in_features + self.extra)
+
+
+def top_modules(vocab_size: int, hidden_size: int, tied: bool, extra_params: int) -> tuple[Module, ...]:
+    """Return what is outside the layers: embedding, LM head (unless tied), final norm."""
+    modules = [Module("embed_tokens", "embedding", vocab_size, hidden_size, shard="vocab", quantisable=False)]
+    if not tied:
+        modules.append(Module("lm_head", "lm_head", vocab_size, hidden_size, shard="vocab", quantisable=False))
+    return (*modules, *_norm("norm", extra_params))
 
 
 def _norm(name: str, params: int) -> list[Module]:

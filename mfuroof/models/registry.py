@@ -37,7 +37,8 @@ def _index() -> dict[str, str]:
     for name in _data():
         short = _fold(name.rpartition("/")[2])
         index.setdefault(short, name)
-        index.setdefault(short.removeprefix("meta-"), name)
+        for spelling in (short.removeprefix("meta-"), _SUFFIX.sub("", short), _SUFFIX.sub("", _fold(name))):
+            index.setdefault(spelling, name)
     return index
 
 
@@ -68,7 +69,8 @@ def resolve(name: str) -> str:
                 return index[candidate]
         shorter = _SUFFIX.sub("", key)
         if shorter == key:
-            raise UnknownNameError("model", name, known_models(), "A folder or a config.json works too.")
+            known = (*known_models(), *(i.rpartition("/")[2] for i in known_models()))
+            raise UnknownNameError("model", name, known, "A folder or a config.json works too.")
         key = shorter
 
 

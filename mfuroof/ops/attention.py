@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,9 +49,14 @@ class AttentionShape:
     kv_bytes_per_token: float
 
     @property
-    def flops_per_pair(self) -> float:
+    def decode_flops_per_pair(self) -> float:
         """Work for one query to attend to one key: a product for the score and one for the value. [FLOP]"""
         return 4.0 * self.heads * self.head_dim
+
+    @property
+    def prefill_flops_per_pair(self) -> float:
+        """The same in prefill; it differs where prefill expands a latent cache first. [FLOP]"""
+        return self.decode_flops_per_pair
 
     @property
     def query_bytes_per_token(self) -> float:
@@ -95,16 +100,16 @@ class AttentionLayers:
         for family, found in (("attn_decode", decode_rows), ("attn_prefill", prefill_rows)):
             if missing == "raise" and not found["latency_s"].size:
                 raise _missing(tables, family, shape)
-        layers = cls(count, shape, _EMPTY_DECODE, _EMPTY_PREFILL, peak_flops_per_s, hbm_bytes_per_s)
+        layers = cls.roofline(count, shape, peak_flops_per_s, hbm_bytes_per_s, missing)
         decode = (
-            layers._roofline_decode(missing)
+            layers.decode
             if not decode_rows["latency_s"].size
             else decode_grid(
                 decode_rows["batch_size"], decode_rows["kv_len"], decode_rows["latency_s"], monotone=monotone
             )
         )
         prefill = (
-            layers._roofline_prefill(missing)
+            layers.prefill
             if not prefill_rows["latency_s"].size
             else prefill_grid(
                 prefill_rows["batch_size"],
@@ -120,11 +125,34 @@ class AttentionLayers:
             prefill = PrefillGrid(prefill.launch_s, floor, prefill.source)
         return cls(count, shape, decode, prefill, peak_flops_per_s, hbm_bytes_per_s)
 
+    @classmethod
+    def roofline(
+        cls, count: int, shape: AttentionShape, peak_flops_per_s: float, hbm_bytes_per_s: float, missing: str
+    ) -> AttentionLayers:
+        """Return grids without data: the roofline, or NaN where ``missing`` is not ``"roofline"``."""
+        nan, code = (1.0, Source.ROOFLINE) if missing == "roofline" else (np.nan, Source.MISSING)
+        decode_codes = np.full((BATCH_OCTAVES, LENGTH_OCTAVES), code, np.uint8)
+        prefill_codes = np.full((PREFILL_BATCH_OCTAVES, LENGTH_OCTAVES), code, np.uint8)
+        empty = cls(
+            count,
+            shape,
+            DecodeGrid(np.empty((0, 0)), decode_codes),
+            PrefillGrid(np.empty(0), np.empty((0, 0)), prefill_codes),
+            peak_flops_per_s,
+            hbm_bytes_per_s,
+        )
+        decode, prefill = nan * empty.decode_roofline_s(), nan * empty.prefill_roofline_s()
+        return replace(
+            empty,
+            decode=DecodeGrid(decode, decode_codes),
+            prefill=PrefillGrid(prefill[:, 0].copy(), prefill, prefill_codes),
+        )
+
     def decode_roofline_s(self) -> F64:
         """Return the time no decode kernel can beat, on the decode lattice. [s]"""
         batch = 2.0 ** np.arange(BATCH_OCTAVES)[:, None]
         kv_len = np.minimum(2.0 ** np.arange(LENGTH_OCTAVES), self.shape.window or np.inf)
-        compute = batch * kv_len * self.shape.flops_per_pair / self.peak_flops_per_s
+        compute = batch * kv_len * self.shape.decode_flops_per_pair / self.peak_flops_per_s
         memory = batch * (kv_len * self.shape.kv_bytes_per_token + self.shape.query_bytes_per_token)
         return np.maximum(compute, memory / self.hbm_bytes_per_s)
 
@@ -133,24 +161,9 @@ class AttentionLayers:
         batch = 2.0 ** np.arange(PREFILL_BATCH_OCTAVES)[:, None]
         length = 2.0 ** np.arange(LENGTH_OCTAVES)
         reach = np.minimum(length, self.shape.window or np.inf)
-        compute = batch * reach * (length - 0.5 * reach) * self.shape.flops_per_pair / self.peak_flops_per_s
+        compute = batch * reach * (length - 0.5 * reach) * self.shape.prefill_flops_per_pair / self.peak_flops_per_s
         memory = batch * length * (self.shape.kv_bytes_per_token + self.shape.query_bytes_per_token)
         return np.maximum(compute, memory / self.hbm_bytes_per_s)
-
-    def _roofline_decode(self, missing: str) -> DecodeGrid:
-        time = self.decode_roofline_s() if missing == "roofline" else np.full((BATCH_OCTAVES, LENGTH_OCTAVES), np.nan)
-        code = Source.ROOFLINE if missing == "roofline" else Source.MISSING
-        return DecodeGrid(time, np.full(time.shape, code, np.uint8))
-
-    def _roofline_prefill(self, missing: str) -> PrefillGrid:
-        shape = (PREFILL_BATCH_OCTAVES, LENGTH_OCTAVES)
-        time = self.prefill_roofline_s() if missing == "roofline" else np.full(shape, np.nan)
-        code = Source.ROOFLINE if missing == "roofline" else Source.MISSING
-        return PrefillGrid(time[:, 0].copy(), time, np.full(shape, code, np.uint8))
-
-
-_EMPTY_DECODE = DecodeGrid(np.empty((0, 0)), np.empty((0, 0), np.uint8))
-_EMPTY_PREFILL = PrefillGrid(np.empty(0), np.empty((0, 0)), np.empty((0, 0), np.uint8))
 
 
 def _rows(tables: KernelTables, family: str, shape: AttentionShape) -> dict[str, np.ndarray]:

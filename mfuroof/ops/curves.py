@@ -113,9 +113,13 @@ class Op:
         """Return the time one call takes at the peak rate. [s]"""
         return self.flops_per_count * counts / self.peak_flops_per_s
 
+    def bytes_at(self, counts: F64) -> F64:
+        """Return the HBM traffic of one call; nothing moves where there is nothing to do. [bytes]"""
+        return self.fixed_bytes * (counts > 0) + self.bytes_per_count * counts
+
     def memory_time_s(self, counts: F64, hbm_bytes_per_s: float) -> F64:
         """Return the time one call takes at the HBM bandwidth. [s]"""
-        return (self.fixed_bytes + self.bytes_per_count * counts) / hbm_bytes_per_s
+        return self.bytes_at(counts) / hbm_bytes_per_s
 
     def roofline_time_s(self, counts: F64, hbm_bytes_per_s: float) -> F64:
         """Return the time no call can beat. [s]"""

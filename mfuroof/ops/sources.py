@@ -13,8 +13,9 @@ from mfuroof.hardware import Hardware
 from mfuroof.ops.comm import collective_curve
 from mfuroof.ops.curves import Curve
 from mfuroof.ops.gemm import GemmTable
+from mfuroof.ops.moe import ExpertsShape, MoeTable
 from mfuroof.ops.select import holdings, rows
-from mfuroof.params import CostParams
+from mfuroof.params import MOE_DISTRIBUTIONS, CostParams
 from mfuroof.precision import format_of
 from mfuroof.tables.store import KernelTables
 
@@ -90,6 +91,41 @@ class MeasuredOps:
         moved = 2.0 * 2.0 * elements_per_token * (num_gpus - 1) / num_gpus  # ring: each byte out and back once
         per_token = moved / link if link else np.inf
         return self._analytic(per_token * ROOFLINE_KNOTS, per_token)
+
+    def experts_curve(self, dtype: str, shape: ExpertsShape, num_matrices: int, entering: float) -> Curve:
+        """Return the time of routed experts over local tokens, ``entering`` of which reach the layer for each.
+
+        Raises
+        ------
+        MissingTableError
+            No experts of that dtype were measured and ``params.missing`` is ``"raise"``.
+        """
+        table = self._read_experts(dtype)
+        if table is not None:
+            return table.curve(shape, num_matrices, entering)
+        if self.params.missing == "raise":
+            raise MissingTableError(
+                f"{dtype} experts on {self.tables.gpu} ({self.tables.engine})",
+                holdings(self.tables, "moe", "dtype", "distribution"),
+                'missing="roofline" prices them by their roofline, "nan" leaves them open.',
+            )
+        tokens = ROOFLINE_KNOTS * entering
+        rate = self.hardware.peak(dtype), format_of(dtype).bytes_per_weight, self.hardware.hbm_bytes_per_s
+        time = shape.roofline_time_s(tokens, num_matrices, *rate)
+        return self._analytic(time, (time[-1] - time[-2]) / (ROOFLINE_KNOTS[-1] - ROOFLINE_KNOTS[-2]))
+
+    def _read_experts(self, dtype: str) -> MoeTable | None:
+        wanted = self.params.moe_distribution
+        for distribution in (wanted, *(d for d in MOE_DISTRIBUTIONS if d != wanted)):
+            found = rows(self.tables, "moe", dtype=SAME_RATE.get(dtype, dtype), distribution=distribution)
+            if found["latency_s"].size:
+                return MoeTable.from_rows(
+                    found,
+                    peak_flops_per_s=self.hardware.peak(dtype),
+                    hbm_bytes_per_s=self.hardware.hbm_bytes_per_s,
+                    bytes_per_weight=format_of(dtype).bytes_per_weight,
+                )
+        return None
 
     def _analytic(self, time: np.ndarray, beyond_s: float) -> Curve:
         nan = self.params.missing == "nan"

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 from mfuroof._boundary import Problems
 from mfuroof.errors import ConfigError, Problem
-from mfuroof.models import AttentionSpec, LayerSpec, MlpSpec, ModelConfig
+from mfuroof.models import AttentionSpec, LayerSpec, ModelConfig
 from mfuroof.ops.attention import AttentionLayers, AttentionShape
 from mfuroof.ops.curves import Op
-from mfuroof.ops.elementwise import elementwise
+from mfuroof.ops.layer import ACTIVATION_BYTES, Builder
+from mfuroof.ops.mla import mla_gemms, mla_layers
+from mfuroof.ops.mlp import mlp_ops
 from mfuroof.ops.sources import MeasuredOps
 from mfuroof.parallel import Parallel
-from mfuroof.precision import format_of, kv_format_of
+from mfuroof.precision import kv_format_of
 
 __all__ = ["ForwardPass", "check_parallel", "forward_pass"]
-
-ACTIVATION_BYTES = 2
-"""Of one element of the residual stream and of what kernels hand on: 16-bit in every engine. [bytes]"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +29,8 @@ class ForwardPass:
 
 
 def check_parallel(model: ModelConfig, parallel: Parallel) -> None:
-    """Raise `InputError` where heads, widths or vocabulary do not divide over the tensor-parallel ranks."""
-    tp = parallel.tp_size
+    """Raise `InputError` where heads, widths or experts do not divide over the ranks."""
+    tp, ep = parallel.tp_size, parallel.ep_size
     problems = Problems()
     for layer in model.layers:
         a, m = layer.attention, layer.mlp
@@ -41,8 +40,11 @@ def check_parallel(model: ModelConfig, parallel: Parallel) -> None:
             problems.add("tp_size", tp, f"a divisor or a multiple of the {a.num_key_value_heads} KV heads")
         if m.kind == "dense" and m.intermediate_size % tp:
             problems.add("tp_size", tp, f"a divisor of the MLP width {m.intermediate_size}")
-    unique = list(dict.fromkeys(problems))
-    problems[:] = unique
+        if m.kind == "moe" and m.num_experts % ep:
+            problems.add("ep_size", ep, f"a divisor of the {m.num_experts} experts of {model.name}")
+        if m.kind == "moe" and m.moe_intermediate_size % parallel.moe_tp_size:
+            problems.add("tp_size", tp, f"expert ranks ({parallel.moe_tp_size}) that divide {m.moe_intermediate_size}")
+    problems[:] = list(dict.fromkeys(problems))
     problems.raise_if_any()
 
 
@@ -59,86 +61,18 @@ def forward_pass(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) 
         A table is missing and ``params.missing`` is ``"raise"``.
     """
     check_parallel(model, parallel)
-    ops = [_embedding(model, measured)]
+    build = Builder(model, parallel, measured)
+    ops = [build.elementwise("embedding", 1, float(ACTIVATION_BYTES * model.hidden_size))]
     for layer in model.layers:
-        ops.extend(_layer_ops(model, layer, parallel, measured))
+        # Each norm reads the residual and the block's output, and writes both the sum and the normalised vector.
+        ops.append(build.elementwise("norm", 2 * layer.count, 4.0 * ACTIVATION_BYTES * model.hidden_size))
+        ops.extend(_attention_gemms(build, layer))
+        ops.extend(mlp_ops(build, layer))
     if parallel.tp_size > 1:
-        ops.extend(_all_reduces(model, parallel, measured))
-    ops.append(_lm_head(model, parallel, measured))
-    attention = tuple(_attention(model, layer, parallel, measured) for layer in model.layers)
+        ops.append(_all_reduces(build))
+    ops.append(_lm_head(build))
+    attention = tuple(_attention(build, layer) for layer in model.layers)
     return ForwardPass(tuple(ops), attention)
-
-
-def _embedding(model: ModelConfig, measured: MeasuredOps) -> Op:
-    return _elementwise("embedding", 1, float(ACTIVATION_BYTES * model.hidden_size), measured)
-
-
-def _elementwise(name: str, count: float, bytes_per_token: float, measured: MeasuredOps) -> Op:
-    p = measured.params
-    return elementwise(
-        name,
-        count,
-        bytes_per_token,
-        hbm_bytes_per_s=measured.hardware.hbm_bytes_per_s,
-        efficiency=p.elementwise_bandwidth_efficiency,
-        launch_s=p.elementwise_launch_s,
-    )
-
-
-def _gemm(name: str, count: float, dtype: str, n: int, k: int, measured: MeasuredOps, axis: str = "tokens") -> Op:
-    fmt = format_of(dtype)
-    return Op(
-        name,
-        "tokens" if axis == "tokens" else "sequences",
-        count,
-        measured.gemm_curve(fmt.name, n, k),
-        flops_per_count=2.0 * n * k,
-        peak_flops_per_s=measured.hardware.peak(fmt.name),
-        fixed_bytes=fmt.matrix_bytes(n, k),
-        bytes_per_count=float(ACTIVATION_BYTES * (n + k)),
-    )
-
-
-def _layer_ops(model: ModelConfig, layer: LayerSpec, parallel: Parallel, measured: MeasuredOps) -> Iterator[Op]:
-    d = model.hidden_size
-    # Each norm reads the residual and the block's output and writes both the sum and the normalised vector.
-    yield _elementwise("norm", 2 * layer.count, 4.0 * ACTIVATION_BYTES * d, measured)
-    yield from _attention_gemms(model, layer, parallel, measured)
-    yield from _mlp_ops(model, layer, parallel, measured)
-
-
-def _attention_gemms(model: ModelConfig, layer: LayerSpec, parallel: Parallel, measured: MeasuredOps) -> Iterator[Op]:
-    a, d, tp = layer.attention, model.hidden_size, parallel.tp_size
-    if a.kind != "gqa":
-        raise ConfigError(_unpriced(model, f"{a.kind} attention"))
-    heads, kv_heads = a.num_attention_heads // tp, local_kv_heads(a, tp)
-    query = heads * a.head_dim * (2 if a.gated else 1)
-    qkv = query + kv_heads * (a.head_dim + (0 if a.k_eq_v else a.v_head_dim))
-    yield _gemm("qkv_gemm", layer.count, model.module_dtype("qkv", layer), qkv, d, measured)
-    yield _gemm("o_gemm", layer.count, model.module_dtype("o", layer), d, heads * a.v_head_dim, measured)
-
-
-def _mlp_ops(model: ModelConfig, layer: LayerSpec, parallel: Parallel, measured: MeasuredOps) -> Iterator[Op]:
-    m: MlpSpec = layer.mlp
-    if m.kind != "dense":
-        raise ConfigError(_unpriced(model, f"{m.kind} MLP"))
-    width, up = m.intermediate_size // parallel.tp_size, m.num_matrices - 1
-    d = model.hidden_size
-    yield _gemm("gate_up_gemm", layer.count, model.module_dtype("gate_up", layer), up * width, d, measured)
-    yield _elementwise("activation", layer.count, float(ACTIVATION_BYTES * (up + 1) * width), measured)
-    yield _gemm("down_gemm", layer.count, model.module_dtype("down", layer), d, width, measured)
-
-
-def _all_reduces(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) -> Iterator[Op]:
-    """After attention and after the MLP of each layer, and once after the embedding."""
-    curve = measured.all_reduce_curve(parallel.tp_size, model.hidden_size)
-    count = 1.0 + 2.0 * model.num_hidden_layers
-    yield Op("all_reduce", "tokens", count, curve, resource="comm")
-
-
-def _lm_head(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) -> Op:
-    vocab = -(-model.vocab_size // parallel.tp_size)
-    return _gemm("lm_head", 1, model.module_dtype("lm_head"), vocab, model.hidden_size, measured, "sequences")
 
 
 def local_kv_heads(attention: AttentionSpec, tp_size: int) -> int:
@@ -146,10 +80,38 @@ def local_kv_heads(attention: AttentionSpec, tp_size: int) -> int:
     return max(1, attention.num_key_value_heads // tp_size)
 
 
-def _attention(model: ModelConfig, layer: LayerSpec, parallel: Parallel, measured: MeasuredOps) -> AttentionLayers:
-    a, tp = layer.attention, parallel.tp_size
-    kv_heads = local_kv_heads(a, tp)
-    kv_dtype = model.kv_dtype
+def _attention_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
+    a, d, tp = layer.attention, build.model.hidden_size, build.parallel.tp_size
+    if a.kind == "mla":
+        yield from mla_gemms(build, layer)
+        return
+    if a.kind != "gqa":
+        raise ConfigError(
+            Problem(build.model.name, f"{a.kind} attention", "a kind of layer that the kernels cost can price")
+        )
+    heads, kv_heads = a.num_attention_heads // tp, local_kv_heads(a, tp)
+    query = heads * a.head_dim * (2 if a.gated else 1)
+    qkv = query + kv_heads * (a.head_dim + (0 if a.k_eq_v else a.v_head_dim))
+    yield build.gemm("qkv_gemm", layer.count, build.model.module_dtype("qkv", layer), qkv, d)
+    yield build.gemm("o_gemm", layer.count, build.model.module_dtype("o", layer), d, heads * a.v_head_dim)
+
+
+def _all_reduces(build: Builder) -> Op:
+    """After attention and after the MLP of each layer, and once after the embedding."""
+    curve = build.measured.all_reduce_curve(build.parallel.tp_size, build.model.hidden_size)
+    return Op("all_reduce", "tokens", 1.0 + 2.0 * build.model.num_hidden_layers, curve, resource="comm")
+
+
+def _lm_head(build: Builder) -> Op:
+    vocab = -(-build.model.vocab_size // build.parallel.tp_size)
+    return build.gemm("lm_head", 1, build.model.module_dtype("lm_head"), vocab, build.model.hidden_size, "sequences")
+
+
+def _attention(build: Builder, layer: LayerSpec) -> AttentionLayers:
+    a, tp, measured = layer.attention, build.parallel.tp_size, build.measured
+    if a.kind == "mla":
+        return mla_layers(build, layer)
+    kv_heads, kv_dtype = local_kv_heads(a, tp), build.model.kv_dtype
     shape = AttentionShape(
         heads=a.num_attention_heads // tp,
         kv_heads=kv_heads,
@@ -169,7 +131,3 @@ def _attention(model: ModelConfig, layer: LayerSpec, parallel: Parallel, measure
         blend=measured.params.prefill_blend,
         missing=measured.params.missing,
     )
-
-
-def _unpriced(model: ModelConfig, what: str) -> Problem:
-    return Problem(model.name, what, "a kind of layer the kernels cost can price")

@@ -36,6 +36,8 @@ class Format:
         Bytes of one scale, second-level scales included. [bytes]
     zero_bits
         Bits of one zero point; 0 if there is none. [bits]
+    matrix_overhead_bytes
+        Bytes every matrix carries whatever its size (code books). [bytes]
     """
 
     name: str
@@ -45,6 +47,7 @@ class Format:
     group_size: int = PER_TENSOR
     scale_bytes: float = 0.0
     zero_bits: float = 0.0
+    matrix_overhead_bytes: float = 0.0
 
     @property
     def bytes_per_weight(self) -> float:
@@ -62,7 +65,7 @@ class Format:
 
     def matrix_bytes(self, out_features: int, in_features: int) -> float:
         """Return the bytes of an (out_features, in_features) matrix with its scales. [bytes]"""
-        size = out_features * in_features * self.bytes_per_weight
+        size = out_features * in_features * self.bytes_per_weight + self.matrix_overhead_bytes
         return size + out_features * self._overhead_bytes if self.group_size == PER_CHANNEL else size
 
     def grouped(self, group_size: int, scale_bytes: float | None = None, zero_bits: float | None = None) -> Format:

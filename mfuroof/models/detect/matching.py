@@ -1,0 +1,105 @@
+"""Which modules a list of names means: each checkpoint format has a matching rule of its own."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from mfuroof.models.detect.block import Block
+
+__all__ = ["MapMatcher", "PatternMatcher", "STYLES"]
+
+T = TypeVar("T")
+
+_LAYER = re.compile(r"layers\\?\.(\d+)(?=\\?\.|$)")
+
+
+def _component(pattern: str) -> str:
+    """A run of whole path components: ``gate`` means ``mlp.gate``, never ``mlp.gate_proj``; stars are wildcards."""
+    try:
+        re.compile(pattern)
+        body = pattern
+    except re.error:
+        body = re.escape(pattern)
+    return rf"(?:.*\.)?(?:{body})(?:\..*)?\Z"
+
+
+def _compressed(pattern: str) -> str:
+    """The exact name, or after ``re:`` a regular expression anchored at the start only."""
+    return pattern[3:] if pattern.startswith("re:") else re.escape(pattern) + r"\Z"
+
+
+def _wildcard(pattern: str) -> str:
+    """A shell wildcard over the whole name, or (older checkpoints) a run of whole path components."""
+    if pattern.startswith("re:"):
+        return pattern[3:]
+    whole = fnmatch.translate(pattern)
+    return whole if any(c in pattern for c in "*?[") else rf"(?:.*\.)?{re.escape(pattern)}(?:\..*)?\Z"
+
+
+STYLES: Mapping[str, Callable[[str], str]] = {
+    "component": _component,
+    "compressed": _compressed,
+    "wildcard": _wildcard,
+    "regex": lambda pattern: pattern,
+}
+"""Name list entry to regular expression, by the rule of the format: see the functions."""
+
+
+class PatternMatcher:
+    """Names given as patterns, sorted by layer so that a layer only meets its own.
+
+    Parameters
+    ----------
+    patterns
+        As written in the checkpoint.
+    style
+        Key of `STYLES`.
+    block, key
+        Where they were written, for notes about patterns that do not compile.
+    """
+
+    def __init__(self, patterns: Iterable[str], style: str, block: Block, key: str) -> None:
+        by_layer: dict[int | None, list[str]] = {}
+        for pattern in dict.fromkeys(patterns):
+            source = STYLES[style](pattern)
+            try:
+                re.compile(source)
+            except (re.error, OverflowError, RecursionError):
+                block.warn(key, pattern, "is no valid pattern and was left out")
+                continue
+            layer = _LAYER.search(pattern)
+            by_layer.setdefault(int(layer[1]) if layer else None, []).append(source)
+        self._by_layer = {k: re.compile("|".join(f"(?:{p})" for p in v)) for k, v in by_layer.items()}
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether any pattern names a layer."""
+        return any(k is not None for k in self._by_layer)
+
+    def matches(self, names: Sequence[str], layer: int | None) -> bool:
+        """Return whether any spelling of a module is meant."""
+        for key in {None, layer}:
+            regex = self._by_layer.get(key)
+            if regex is not None and any(regex.match(n) for n in names):
+                return True
+        return False
+
+
+class MapMatcher(Generic[T]):
+    """Exact names with a value each; a name stands for everything below it."""
+
+    def __init__(self, values: Mapping[str, T]) -> None:
+        self.values = values
+
+    def find(self, names: Sequence[str]) -> T | None:
+        """Return the value of the first spelling that is listed, itself or a path above it."""
+        for name in names:
+            path = name
+            while path:
+                if path in self.values:
+                    return self.values[path]
+                path = path.rpartition(".")[0]
+        return None

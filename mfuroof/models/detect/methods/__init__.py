@@ -1,0 +1,1 @@
+"""One reader per quantisation method, and the table that finds them."""
