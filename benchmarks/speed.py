@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def streaming_s(batch: mr.StepBatch, threads: int) -> float:
 
 def in_threads(part: Callable[[int, int], None], n: int, threads: int) -> None:
     """Run ``part(start, stop)`` over cache-sized pieces of [0, n), shared among threads."""
-    edges = list(range(0, n, 16_384)) + [n]
+    edges = [*range(0, n, 16_384), n]
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(part, edges[:-1], edges[1:], chunksize=32))
 
@@ -101,6 +102,11 @@ def steps(threads: int) -> Iterable[tuple[str, str, str]]:
     yield "one step from Python", f"{scalar_s * 1e6:.2f} us", ""
 
 
+def numpy_floor(grid: np.ndarray, values: np.ndarray, queries: np.ndarray, out: np.ndarray) -> None:
+    """Look up by bisection, as numpy does it."""
+    np.take(values, np.searchsorted(grid, queries, side="right") - 1, out=out, mode="clip")
+
+
 def lookups() -> Iterable[tuple[str, str, str]]:
     """Yield rows on one-dimensional floor lookups against numpy."""
     from mfuroof import lookup
@@ -114,13 +120,9 @@ def lookups() -> Iterable[tuple[str, str, str]]:
         queries = rng.uniform(grid[0], grid[-1] * 1.1, n)
         table = Table1D("tokens", grid, values)
         out = np.empty(n)
-        ours_s = best_s(lambda table=table, queries=queries: lookup.floor(table, queries), 3)
-
-        def numpy_floor(grid: np.ndarray = grid, values: np.ndarray = values, queries: np.ndarray = queries) -> None:
-            np.take(values, np.searchsorted(grid, queries, side="right") - 1, out=out, mode="clip")
-
-        theirs_s = best_s(numpy_floor, 2)
-        copy_s = best_s(lambda queries=queries: np.copyto(out, queries), 3)
+        ours_s = best_s(partial(lookup.floor, table, queries), 3)
+        theirs_s = best_s(partial(numpy_floor, grid, values, queries, out), 2)
+        copy_s = best_s(partial(np.copyto, out, queries), 3)
         yield f"floor lookup, {points} points, 10 M queries", f"{n / ours_s / 1e6:.0f} M/s", (
             f"{theirs_s / ours_s:.0f} x searchsorted, {copy_s / ours_s:.0%} of a copy"
         )

@@ -90,6 +90,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 }
 _SWITCHES = (
     "monotone",
+    "transfer",
     "prefix_launch_kept",
     "prefix_kv_floor",
     "prefill_extra_kernels",

@@ -25,6 +25,9 @@ class CostParams:
     missing
         What to do where no measured table covers an operation: ``"raise"``, price it by its ``"roofline"``, or
         ``"nan"``.
+    transfer
+        Let the nearest measured shape stand in, by the physics that binds, for attention heads that were not measured
+        (source SUBSTITUTED); otherwise they are missing.
     elementwise_bandwidth_efficiency
         Share of the HBM bandwidth that norms, activations and gathers reach. [fraction]
     elementwise_launch_s
@@ -134,6 +137,7 @@ class CostParams:
     monotone: bool = True
     missing: Literal["raise", "roofline", "nan"] = "raise"
     # kernels
+    transfer: bool = True
     elementwise_bandwidth_efficiency: float = 0.8
     elementwise_launch_s: float = 3e-6
     gemm_neighbours: int = 4

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -113,9 +115,8 @@ class StepEvaluator:
         return self.bound.components
 
     def __repr__(self) -> str:
-        p = self.parallel
-        degrees = " ".join(f"{k}{v}" for k, v in (("tp", p.tp_size), ("pp", p.pp_size), ("ep", p.ep_size), ("dp", p.dp_size)) if v > 1)
-        return f"StepEvaluator({self.model.name} on {self.hardware.name}{' ' + degrees if degrees else ''}, {self.cost}, {self.engine})"
+        degrees = "".join(f" {f.name[:2]}{n}" for f in fields(Parallel) if (n := getattr(self.parallel, f.name)) > 1)
+        return f"StepEvaluator({self.model.name} on {self.hardware.name}{degrees}, {self.cost}, {self.engine})"
 
     def step_time(self, batch: StepBatch, threads: int = 1, out: F64 | None = None) -> F64:
         """Return the time of each step.
@@ -218,5 +219,5 @@ def _in_threads(work: Callable[[int, int], None], n: int, threads: int) -> None:
         return
     edges = np.linspace(0, n, threads + 1).astype(int)
     with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(work, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+        for done in [pool.submit(work, int(a), int(b)) for a, b in pairwise(edges)]:
             done.result()

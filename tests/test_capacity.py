@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,9 +17,9 @@ from hypothesis import strategies as st
 from mfuroof.capacity import CapacityParams, KvCapacity, kv_capacity
 from mfuroof.capacity.check import valid_tp_sizes
 from mfuroof.capacity.stages import layer_counts, stage_models
-from mfuroof.errors import InputError, MfuroofError, UnknownNameError
+from mfuroof.errors import InputError, MfuroofError, MfuroofWarning, UnknownNameError
 from mfuroof.hardware import Hardware, get_hardware
-from mfuroof.models import ModelConfig
+from mfuroof.models import ModelConfig, get_model, known_models
 
 GIB = 2**30
 LLAMA_8B: dict[str, Any] = {
@@ -283,6 +284,35 @@ def test_windows_and_states_bound_a_sequence() -> None:
     assert int(capped.kv_capacity_tokens) == int(plain.kv_capacity_tokens)
     ratio = int(capped.max_sequences) / int(plain.max_sequences)
     assert ratio == pytest.approx(2 / (1 + 128 / 16384), rel=0.05)
+
+
+def test_states_of_linear_attention_are_per_sequence_and_sharded() -> None:
+    m = get_model("Qwen/Qwen3.5-27B")  # 48 layers of linear attention, 16 of attention with 4 KV heads of 256
+    state = 48 * (48 * 128 * 128 * 4 + (2 * 16 + 48) * 128 * 3 * 2)
+    per_token = 16 * 4 * 2 * 256 * 2
+    found = kv_capacity(m, gpu(100), [1, 4], seq_len=1000)
+    left = 100 * GIB * 0.9 - found.weight_bytes - found.activation_bytes - found.reserved_bytes
+    assert found.max_sequences is not None
+    expected = left // ((state + per_token * 1008) / np.array([1, 4]))
+    np.testing.assert_array_equal(found.max_sequences, expected)
+    assert found.kv_bytes_per_token.tolist() == [per_token, per_token / 4]
+
+
+def test_every_built_in_model_has_a_capacity() -> None:
+    for name in known_models():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", MfuroofWarning)
+            m = get_model(name)
+        sizes = valid_tp_sizes(m)
+        found = kv_capacity(m, "h200_sxm", list(sizes), seq_len=8192)
+        assert found.fits[-1], name
+        assert (np.diff(found.fits.astype(int)) >= 0).all(), name
+        assert 1 in found.smallest_tp_that_fits or not found.fits[0], name
+        assert found.weight_bytes[0] == pytest.approx(m.weight_bytes, rel=1e-12), name
+        assert found.kv_bytes_per_token[0] == pytest.approx(m.kv_bytes_per_token, rel=1e-12), name
+        assert (found.weight_bytes * sizes >= m.weight_bytes * (1 - 1e-12)).all(), name
+        staged = kv_capacity(m, "h200_sxm", sizes[-1], [1, 2], seq_len=8192)
+        assert staged.weight_bytes[1] < staged.weight_bytes[0], name
 
 
 # --- laws

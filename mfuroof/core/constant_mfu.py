@@ -34,6 +34,7 @@ __all__ = [
     "combine",
     "extras",
     "has_extras",
+    "hidden",
     "joint_parts",
     "phase_parts",
     "requests",
@@ -135,7 +136,7 @@ def joint_parts(
     compute: float,
     memory: float,
     kv_read: float,
-) -> Parts:
+) -> tuple[float, float]:
     """Return compute and memory of a step whose phases share one weight read of ``read`` seconds."""
     compute = (compute + c[_PREFILL_TOKEN] * new + c[_EMIT] * emitting) + c[_DECODE_REQUEST] * decoding
     memory += c[_TOKEN_MEMORY] * new + c[_REQUEST_MEMORY] * prefills + c[_DECODE_MEMORY] * decoding
@@ -145,7 +146,7 @@ def joint_parts(
     factor += any_prefill * (c[_PREFILL_WEIGHTS] - factor)
     head = c[_HEAD] * min(decoding + emitting, 1.0)
     memory += kv_seconds(c, kv_read, decoding) + (read + head) * factor
-    return compute * slowdown(c, decoding, new), memory, 0.0, 0.0
+    return compute * slowdown(c, decoding, new), memory
 
 
 @jit
@@ -201,11 +202,15 @@ def extras(c: Constants, decoding: float, prefills: float, new: float) -> tuple[
 
 
 @jit
+def hidden(c: Constants, compute: float, memory: float) -> float:
+    """Return the time of compute and memory side by side: the larger, and what of the smaller is not overlapped."""
+    return max(compute, memory) + c[_OVERLAP] * min(compute, memory)
+
+
+@jit
 def combine(c: Constants, parts: Parts) -> float:
-    """Return the time of the phases' parts together."""
-    compute_p, memory_p, compute_d, memory_d = parts
-    prefill = max(compute_p, memory_p) + c[_OVERLAP] * min(compute_p, memory_p)
-    decode = max(compute_d, memory_d) + c[_OVERLAP] * min(compute_d, memory_d)
+    """Return the time of both phases, each with its own compute and memory."""
+    prefill, decode = hidden(c, parts[0], parts[1]), hidden(c, parts[2], parts[3])
     return max(prefill, decode) if c[_RULE] == PHASE_MAX else prefill + decode
 
 

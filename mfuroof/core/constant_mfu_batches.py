@@ -12,6 +12,7 @@ from mfuroof.core.constant_mfu import (
     combine,
     extras,
     has_extras,
+    hidden,
     joint_parts,
     phase_parts,
     requests,
@@ -49,9 +50,10 @@ def step_time(
         kv_read += reaches[j, 5] * seen_d
     read = weights[int(min(decode_batch + new, last))]
     if c[0] == JOINT:
-        parts = joint_parts(
+        compute, memory = joint_parts(
             c, read, decode_batch, prefill_batch, new, emitting, compute_p + compute_d, memory_p, kv_read
         )
+        time = hidden(c, compute, memory)
     else:
         read_p, read_d = weights[int(min(new, last))], weights[int(min(decode_batch, last))]
         parts = phase_parts(
@@ -68,8 +70,9 @@ def step_time(
             compute_d,
             kv_read,
         )
+        time = combine(c, parts)
     comm, overhead = extras(c, decode_batch, prefill_batch, new)
-    return combine(c, parts) + comm + overhead
+    return time + comm + overhead
 
 
 @jit
@@ -113,16 +116,20 @@ def uniform_times(
             kv_read += reaches[j, 5] * seen_d
         read = weights[int(min(decoding + new, last))]
         if c[0] == JOINT:
-            parts = joint_parts(c, read, decoding, prefills, new, emitting, compute_p + compute_d, memory_p, kv_read)
+            compute, memory = joint_parts(
+                c, read, decoding, prefills, new, emitting, compute_p + compute_d, memory_p, kv_read
+            )
+            time, parts = hidden(c, compute, memory), (compute, memory, 0.0, 0.0)
         else:
             read_p, read_d = weights[int(min(new, last))], weights[int(min(decoding, last))]
             parts = phase_parts(
                 c, read, read_p, read_d, decoding, prefills, new, emitting, compute_p, memory_p, compute_d, kv_read
             )
+            time = combine(c, parts)
         comm, overhead = 0.0, 0.0
         if charged:
             comm, overhead = extras(c, decoding, prefills, new)
-        out[i] = combine(c, parts) + comm + overhead
+        out[i] = time + comm + overhead
         if detailed:
             breakdown[0, i], breakdown[1, i], breakdown[2, i], breakdown[3, i] = parts
             breakdown[4, i], breakdown[5, i] = comm, overhead
@@ -173,16 +180,20 @@ def ragged_times(
             kv_read += reaches[j, 5] * seen_d
         read = weights[int(min(decoding + new, last))]
         if c[0] == JOINT:
-            parts = joint_parts(c, read, decoding, prefills, new, emitting, compute_p + compute_d, memory_p, kv_read)
+            compute, memory = joint_parts(
+                c, read, decoding, prefills, new, emitting, compute_p + compute_d, memory_p, kv_read
+            )
+            time, parts = hidden(c, compute, memory), (compute, memory, 0.0, 0.0)
         else:
             read_p, read_d = weights[int(min(new, last))], weights[int(min(decoding, last))]
             parts = phase_parts(
                 c, read, read_p, read_d, decoding, prefills, new, emitting, compute_p, memory_p, compute_d, kv_read
             )
+            time = combine(c, parts)
         comm, overhead = 0.0, 0.0
         if charged:
             comm, overhead = extras(c, decoding, prefills, new)
-        out[i] = combine(c, parts) + comm + overhead
+        out[i] = time + comm + overhead
         if detailed:
             breakdown[0, i], breakdown[1, i], breakdown[2, i], breakdown[3, i] = parts
             breakdown[4, i], breakdown[5, i] = comm, overhead

@@ -75,7 +75,7 @@ def curve_blend(
     grid: F64, values: F64, lo: int, hi: int, j: int, rule: int, policy: int, x: float
 ) -> tuple[float, int, float]:
     """As `curve_read`, where ``j`` is already known to be the floor index of x."""
-    if lo >= hi or math.isnan(x):
+    if math.isnan(x):
         return math.nan, MISSING, math.nan
     last = hi - 1
     if x < grid[lo] or x > grid[last]:

@@ -99,13 +99,13 @@ def places(layout: I64) -> Places:
 @inlined
 def segment_of(segments: I16, count: float) -> int:
     """Segment of the curves that holds ``count``; the last one goes on for ever."""
-    return segments[int(min(count, segments.size - 1))]  # type: ignore[no-any-return]
+    return segments[int(min(count, segments.size - 1))]
 
 
 @inlined
 def curve(cells: F64, cell: int, x: float) -> float:
     """Value at ``x`` of the line whose two coefficients stand at ``cell``."""
-    return cells[cell] + cells[cell + 1] * x  # type: ignore[no-any-return]
+    return cells[cell] + cells[cell + 1] * x
 
 
 @inlined
@@ -114,7 +114,7 @@ def decode_attention(cells: F64, base: int, rows: int, columns: int, batch: floa
     row = min(max(octave(batch) + 1, 0), rows - 1)
     column = min(octave(kv_len), columns - 1)
     c = base + DECODE_CELL * (row * columns + column)
-    return (cells[c] + cells[c + 1] * kv_len) + batch * (cells[c + 2] + cells[c + 3] * kv_len)  # type: ignore[no-any-return]
+    return (cells[c] + cells[c + 1] * kv_len) + batch * (cells[c + 2] + cells[c + 3] * kv_len)
 
 
 @jit
@@ -133,8 +133,8 @@ def decode_of(cells: F64, at: Places, batch: float, kv_len: float) -> float:
     """Seconds of decode attention of a uniform batch, averaged over KV lengths where the preset asks for it."""
     base, rows, columns = at[_DECODE], at[_DECODE_ROWS], at[_DECODE_COLUMNS]
     if at[_SPREAD]:
-        return decode_attention_mean(cells, base, rows, columns, batch, kv_len)  # type: ignore[no-any-return]
-    return decode_attention(cells, base, rows, columns, batch, kv_len)  # type: ignore[no-any-return]
+        return decode_attention_mean(cells, base, rows, columns, batch, kv_len)
+    return decode_attention(cells, base, rows, columns, batch, kv_len)
 
 
 @inlined
@@ -157,7 +157,7 @@ def prefill_attention(
     launch = cells[c] + cells[c + 1] * batch
     area = length * ((cells[c + 2] + cells[c + 3] * batch) + length * (cells[c + 4] + cells[c + 5] * batch))
     time = launch * (1.0 - scaled * (1.0 - share)) + area * share
-    return max(time, kv_read_s * batch * min(length, window + new_tokens))  # type: ignore[no-any-return]
+    return max(time, kv_read_s * batch * min(length, window + new_tokens))
 
 
 @inlined
@@ -204,7 +204,7 @@ def token_and_sequence_time(
 ) -> float:
     """Seconds of everything but attention."""
     by_tokens = curve(cells, at[_TOKENS] + 2 * segment_of(segments, tokens), tokens)
-    return by_tokens + curve(cells, at[_SEQUENCES] + 2 * segment_of(segments, sequences), sequences)  # type: ignore[no-any-return]
+    return by_tokens + curve(cells, at[_SEQUENCES] + 2 * segment_of(segments, sequences), sequences)
 
 
 @jit
@@ -226,7 +226,7 @@ def step_time(
         cells, at, decode_batch, decode_context + 1.0, present, prefill_context, prefill_new_tokens
     )
     tokens, sequences = decode_batch + present * prefill_new_tokens, decode_batch + present * emits
-    return token_and_sequence_time(segments, cells, at, tokens, sequences) + prefill + decode  # type: ignore[no-any-return]
+    return token_and_sequence_time(segments, cells, at, tokens, sequences) + prefill + decode
 
 
 @jit
@@ -258,7 +258,7 @@ def uniform_times(
 def ragged_decode(
     cells: F64, at: Places, contexts: I64, counts: I64, start: int, stop: int, number: F64, kv_total: F64
 ) -> tuple[float, float]:
-    """Requests and seconds of decode attention of one step of mixed context lengths.
+    """Sum up one step's decode requests of mixed context lengths: their number, and seconds of attention.
 
     A batch is at least as slow as any set of its longest requests: the largest T(n, mean KV) over the nested sets
     "KV length of at least 2^j". ``number`` and ``kv_total`` are zeroed scratch of 64 octaves and are left zeroed.
@@ -287,7 +287,7 @@ def ragged_decode(
 def ragged_prefill(
     cells: F64, at: Places, contexts: I64, new_tokens: I64, counts: I64, emits: I64, start: int, stop: int
 ) -> tuple[float, float, float]:
-    """Tokens, emitting sequences and seconds of prefill attention of one step of mixed prompts.
+    """Sum up one step's prompts of mixed lengths: tokens, emitting sequences, seconds of attention.
 
     What fills the GPU is the tokens of the whole batch, so a prompt of length F is priced as one of
     b = (all prompts' lengths) / F like it: T(b, F) / b. Like prompts give back T(b, F).
@@ -387,7 +387,7 @@ def uniform_lanes(
     out: F64,
 ) -> None:
     """Fill ``out`` (lanes + 2, n) with the parts of each step."""
-    segments, cells, layout = tables
+    _, cells, layout = tables
     at = places(layout)
     s0, s1, s2 = int(decode_batch.size > 1), int(decode_context.size > 1), int(prefill_batch.size > 1)
     s3, s4, s5 = int(prefill_new_tokens.size > 1), int(prefill_context.size > 1), int(emits.size > 1)
@@ -413,7 +413,7 @@ def ragged_lanes(
     out: F64,
 ) -> None:
     """Fill ``out`` (lanes + 2, n) with the parts of each step given as lists of request groups."""
-    segments, cells, layout = tables
+    _, cells, layout = tables
     at = places(layout)
     number, kv_total = np.zeros(64), np.zeros(64)
     for i in range(out.shape[1]):

@@ -22,8 +22,10 @@ class BoundCost(Protocol):
     same bits, wherever it stands in a batch.
     """
 
-    components: tuple[str, ...]
-    """Names of the parts of a step, in the order of the rows of `component_times`."""
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the parts of a step, in the order of the rows of `component_times`."""
+        ...
 
     def step_times(self, batch: StepBatch, out: F64) -> None:
         """Fill ``out`` (n,) with step times. [s]"""

@@ -31,11 +31,11 @@ class Groups:
 
     def decode_sum(self, values: F64) -> F64:
         """Sum a value per decode request over the requests of each step."""
-        return np.bincount(self.decode_step, self.decode_count * values, self.num_steps)
+        return np.bincount(self.decode_step, self.decode_count * values, self.num_steps).astype(np.float64)
 
     def prefill_sum(self, values: F64) -> F64:
         """Sum a value per prefill request over the requests of each step."""
-        return np.bincount(self.prefill_step, self.prefill_count * values, self.num_steps)
+        return np.bincount(self.prefill_step, self.prefill_count * values, self.num_steps).astype(np.float64)
 
     @property
     def decode_batch(self) -> F64:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mfuroof._types import F64, U8
+from mfuroof._types import F64, I64, U8
 from mfuroof.batch import RaggedColumns, StepBatch, UniformColumns
 from mfuroof.core import step as kernel
 from mfuroof.core.isotonic import isotonic
@@ -143,7 +143,7 @@ class BoundKernels:
     ) -> float:
         """Return the time of one step. [s]"""
         segments, cells, layout = self.total
-        return kernel.step_time(  # type: ignore[no-any-return]
+        return kernel.step_time(
             segments,
             cells,
             layout,
@@ -156,11 +156,11 @@ class BoundKernels:
         )
 
 
-def _uniform(c: UniformColumns) -> tuple[np.ndarray, ...]:
+def _uniform(c: UniformColumns) -> tuple[I64, I64, I64, I64, I64, I64]:
     return c.decode_batch, c.decode_context, c.prefill_batch, c.prefill_new_tokens, c.prefill_context, c.emits
 
 
-def _ragged(c: RaggedColumns) -> tuple[np.ndarray, ...]:
+def _ragged(c: RaggedColumns) -> tuple[I64, I64, I64, I64, I64, I64, I64, I64]:
     return (
         c.decode_offsets,
         c.decode_contexts,
@@ -214,7 +214,8 @@ class _Axis:
             isotonic(raw, repaired)
             total = np.maximum(repaired, roofline)
             change = np.abs(total / np.where(raw > 0, raw, 1.0) - 1.0)
-            repairs.append(Repair(axis, raw.size, int((change > 1e-12).sum()), float(change.max()), float(change.mean())))
+            changed = int((change > 1e-12).sum())
+            repairs.append(Repair(axis, raw.size, changed, float(change.max()), float(change.mean())))
             scale = total / np.where(raw > 0, raw, 1.0)
             parts, by_resource = parts * scale, by_resource * scale
         return cls(
@@ -233,20 +234,20 @@ def _resource_rows(op: Op, knots: F64, bandwidth: float) -> np.ndarray:
 
 
 def _attention_parts(run: ForwardPass, params: CostParams, bandwidth: float) -> tuple[F64, list[PrefillPart]]:
-    decode = sum(layers.count * layers.decode.time_s for layers in run.attention)
+    decode = np.sum([layers.count * layers.decode.time_s for layers in run.attention], axis=0)
     windows: dict[int, list[AttentionLayers]] = {}
     for layers in run.attention:
         windows.setdefault(layers.shape.window, []).append(layers)
     prefill = []
     for window, group in windows.items():
-        launch = sum(x.count * (x.prefill.launch_s) for x in group)
-        time = sum(x.count * x.prefill.time_s for x in group)
+        launch = np.sum([x.count * x.prefill.launch_s for x in group], axis=0)
+        time = np.sum([x.count * x.prefill.time_s for x in group], axis=0)
         if params.prefill_extra_kernels:
             extra = sum(x.count * _aic_extra_s(x, params) for x in group)
             launch, time = launch + extra, time + extra
         read = sum(x.count * _kv_read_s(x, bandwidth) for x in group) if params.prefix_kv_floor else 0.0
         prefill.append(PrefillPart(launch, time, float(window) if window else np.inf, read))
-    return np.asarray(decode), prefill
+    return decode, prefill
 
 
 def _kv_read_s(layers: AttentionLayers, bandwidth: float) -> float:

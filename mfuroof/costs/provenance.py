@@ -56,7 +56,7 @@ class SourceMap:
     @cached_property
     def _counts(self) -> dict[str, tuple[U8, F64]]:
         """Code and distance of every count up to the last breakpoint, and of what lies beyond it."""
-        out = {}
+        out: dict[str, tuple[U8, F64]] = {}
         counts = np.arange(1.0, MAX_TOKENS + 2.0)
         for axis in ("tokens", "sequences"):
             code, far = np.zeros(MAX_TOKENS + 2, np.uint8), np.zeros(MAX_TOKENS + 2)

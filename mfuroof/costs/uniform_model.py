@@ -99,15 +99,30 @@ def weight_bytes(model: ModelConfig, act_bytes: float) -> float:
 
 
 def _dense_width(model: ModelConfig, width: int) -> int:
-    """Width of dense layers beside experts where they have one of their own (Llama-4), else the common width."""
-    return int(getattr(model, "intermediate_size_mlp", 0) or 0) or width
+    """Width of dense layers: their own where they lie between layers of experts (Llama-4), else the common one."""
+    own = int(getattr(model, "intermediate_size_mlp", 0) or 0)
+    if own or not model.is_moe or not _interleave_step(model):
+        return own or width
+    return max((s.mlp.intermediate_size for s in model.layers if s.mlp.kind == "dense"), default=width)
 
 
 def _moe_layers(model: ModelConfig) -> int:
-    """Layers with experts: all, or one in ``step + 1`` where the config has an interleaving step."""
-    step = int(getattr(model, "interleave_moe_layer_step", 0) or 0)
-    layers = model.num_hidden_layers
+    """Layers with experts: all, or one in ``step + 1`` where they are interleaved (a layer too few: the peer's rule)."""
+    step, layers = _interleave_step(model), model.num_hidden_layers
     return layers // (step + 1) if step > 0 else layers
+
+
+def _interleave_step(model: ModelConfig) -> int:
+    """Return the config's ``interleave_moe_layer_step``, read off the layers where it was not kept; 0 for none."""
+    if hasattr(model, "interleave_moe_layer_step"):
+        return int(model.interleave_moe_layer_step or 0)
+    sparse = sorted(i for s in model.layers if s.mlp.kind == "moe" for i in s.layer_indices)
+    if not sparse:
+        return 0
+    step = sparse[0] + 1
+    if step > 1 and sparse == list(range(step - 1, model.num_hidden_layers, step)):
+        return step
+    return 1 if model.model_type.startswith("llama4") else 0
 
 
 def ignored(model: ModelConfig, params: CostParams) -> list[str]:

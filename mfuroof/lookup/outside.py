@@ -15,7 +15,7 @@ from mfuroof.errors import InputError, Problem
 from mfuroof.lookup.run import Table, axes_of, run_values
 from mfuroof.tables.compiled import Table1D, Table2D
 
-__all__ = ["POLICIES", "Outside", "Roofline", "hold", "policies_of", "raise_outside"]
+__all__ = ["POLICIES", "Outside", "Roofline", "edges", "hold", "policies_of", "raise_outside"]
 
 Outside: TypeAlias = str | None | Sequence[str | None]
 Roofline: TypeAlias = Callable[..., ArrayLike] | tuple[ArrayLike, ArrayLike]
@@ -78,7 +78,7 @@ def hold(
     source: U8,
 ) -> None:
     """Scale clamped values, in place, by the roofline at the query over the roofline at the edge."""
-    edge = _edges(table, rule, at)
+    edge = edges(table, rule, at)
     axes = names if len(names) == len(at) else (names[1], names[0], names[0])  # of GEMM sites: m, then k and n
     target = [point if name == "hold" else place for name, point, place in zip(axes, at, edge, strict=True)]
     moved = np.zeros(out.size, dtype=bool)
@@ -99,7 +99,7 @@ def hold(
     source[rows] = np.where(source[rows] == CLAMPED, EXTRAPOLATED, source[rows])
 
 
-def _edges(table: Table, rule: int, at: list[F64]) -> list[F64]:
+def edges(table: Table, rule: int, at: list[F64]) -> list[F64]:
     """Return every query moved to the nearest place where the table answers."""
     if isinstance(table, Table1D):
         return [np.clip(at[0], table.grid[0], table.grid[-1])]

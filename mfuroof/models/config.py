@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,15 @@ class ModelConfig:
         Parameters outside layers and embeddings: the final norm and the like.
     formats
         Storage format of ``embed_tokens`` and ``lm_head`` where it is not ``dtype``.
-    dtype, kv_dtype
-        Canonical names: what unquantised matrices and the KV cache are stored in.
+    dtype, kv_dtype, attention_dtype
+        Canonical names: what unquantised matrices and the KV cache are stored in; what attention computes in (empty:
+        as the engine chooses).
+    weight_bytes_per_param
+        One number that stands for all formats, or None. [bytes]
+    intermediate_size_mlp, interleave_moe_layer_step
+        As the config has them (0 where it has not); ``layers`` says what they mean.
+    exact
+        False where the config leaves some parameters unsaid; `total_params` is then close, not exact.
 
     Raises
     ------
@@ -70,7 +77,11 @@ class ModelConfig:
     extra_params: int
     formats: tuple[tuple[str, Format], ...]
     quantization: Quantization
-    exact: bool = field(default=True)
+    attention_dtype: str
+    weight_bytes_per_param: float | None
+    intermediate_size_mlp: int
+    interleave_moe_layer_step: int
+    exact: bool
 
     def __init__(self, *, layers: tuple[LayerSpec, ...] | None = None, **fields: Any) -> None:
         if layers is None:
@@ -94,6 +105,12 @@ class ModelConfig:
         indices = sorted(i for s in self.layers for i in s.layer_indices)
         if indices != list(range(count)):
             problems.add("layers", "layer_indices that overlap or leave gaps", f"each of 0..{count - 1} once")
+        own = (self.num_attention_heads, self.num_key_value_heads, self.head_dim)
+        attention = [s.attention for s in self.layers if s.attention.num_attention_heads]
+        shapes = {(a.num_attention_heads, a.num_key_value_heads, a.head_dim) for a in attention}
+        if shapes and own not in shapes and not any(a.mla for a in attention):
+            remedy = "Change layers too, or build the model anew from its fields."
+            problems.add("num_attention_heads, num_key_value_heads, head_dim", own, f"one of {sorted(shapes)}", remedy)
         problems.raise_if_any(ConfigError)
 
     # ---------------------------------------------------------------- construction
@@ -217,7 +234,8 @@ class ModelConfig:
 
     def module_bytes(self, layer: LayerSpec | None, module: Module) -> float:
         """Return the stored bytes of one module with scales and zero points. [bytes]"""
-        plain = FORMATS[self.dtype].bytes_per_weight * module.copies * module.extra
+        width = self.weight_bytes_per_param or FORMATS[self.dtype].bytes_per_weight
+        plain = width * module.copies * module.extra
         if not module.matrix_params:
             return plain
         fmt = self.format_in(layer, module.name)
@@ -290,5 +308,9 @@ _DEFAULTS: dict[str, Any] = {
     "extra_params": 0,
     "formats": (),
     "quantization": Quantization(),
+    "attention_dtype": "",
+    "weight_bytes_per_param": None,
+    "intermediate_size_mlp": 0,
+    "interleave_moe_layer_step": 0,
     "exact": True,
 }

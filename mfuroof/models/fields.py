@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from mfuroof._boundary import Problems
-from mfuroof.errors import ConfigError
+from mfuroof.errors import ConfigError, MfuroofWarning
 
 __all__ = ["ALIASES", "Fields"]
 
@@ -65,6 +66,8 @@ class Fields:
         The JSON object; ``text_config`` already merged.
     problems
         Collector; `finish` raises `ConfigError` with everything found.
+    lenient
+        A model given by numbers: what only makes its parameter count doubtful is warned about, not refused.
     """
 
     def __init__(self, config: Mapping[str, Any], problems: Problems | None = None, *, lenient: bool = False) -> None:
@@ -150,6 +153,13 @@ class Fields:
             self._bad(key, value, "an object")
             return None
         return Fields(value, self.problems)
+
+    def doubt(self, key: str, found: object, expected: str) -> None:
+        """Record a problem; in a model given by numbers, which peers accept so, only warn."""
+        if self.lenient:
+            warnings.warn(f"{key}: found {found}, expected {expected}", MfuroofWarning, stacklevel=2)
+        else:
+            self.problems.add(self.spelling(key), found, expected)
 
     def refuse(self, key: str, why: str, allowed: tuple[Any, ...] = (None, False, 0)) -> None:
         """Record a problem if ``key`` has a value that means something this package cannot represent."""

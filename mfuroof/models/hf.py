@@ -51,10 +51,10 @@ def read(source: Any, name: str | None, sidecar: Any, precedence: str) -> ModelC
     name = default_name if name is None else str(name)
     arch = read_architecture(Fields(merged))
     precision = detect(config, merged, side, name, arch, precedence)
-    return ModelConfig(name=name, model_type=str(merged.get("model_type") or ""), **_shape(arch), **precision)
+    return ModelConfig(name=name, model_type=str(merged.get("model_type") or ""), **_shape(arch, merged), **precision)
 
 
-def _shape(arch: Architecture) -> dict[str, Any]:
+def _shape(arch: Architecture, config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "hidden_size": arch.hidden_size,
         "vocab_size": arch.vocab_size,
@@ -65,8 +65,14 @@ def _shape(arch: Architecture) -> dict[str, Any]:
         "intermediate_size": arch.intermediate_size,
         "tie_word_embeddings": arch.tie_word_embeddings,
         "extra_params": arch.extra_params,
+        "intermediate_size_mlp": _small(config.get("intermediate_size_mlp")),
+        "interleave_moe_layer_step": _small(config.get("interleave_moe_layer_step")),
         "exact": arch.exact,
     }
+
+
+def _small(value: Any) -> int:
+    return value if type(value) is int else 0
 
 
 def fields_of_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +88,7 @@ def fields_of_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
     own["kv_dtype"] = canonical_kv_dtype(own.get("kv_dtype", own["dtype"] if fmt.bits >= 16 else "bf16"))
     own.setdefault("quantization", Quantization(weight_bits=fmt.bits))
     own["model_type"] = str(given.get("model_type") or "")
-    return {**own, **_shape(arch), "layers": arch.layers}
+    return {**own, **_shape(arch, given), "layers": arch.layers}
 
 
 def load_json(path: str | PathLike[str], what: str) -> dict[str, Any]:

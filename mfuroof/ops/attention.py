@@ -18,7 +18,8 @@ from mfuroof.ops.lattice import (
     decode_grid,
     prefill_grid,
 )
-from mfuroof.ops.select import holdings, rows
+from mfuroof.ops.select import holdings
+from mfuroof.ops.transfer import AttentionKey, Lattice, find_lattice
 from mfuroof.tables.store import KernelTables
 
 __all__ = ["AttentionLayers", "AttentionShape"]
@@ -47,6 +48,13 @@ class AttentionShape:
     attn_dtype: str
     kv_dtype: str
     kv_bytes_per_token: float
+
+    @property
+    def key(self) -> AttentionKey:
+        """Key of the shape in the attention tables."""
+        return AttentionKey(
+            self.attn_dtype, self.kv_dtype, self.heads, self.kv_heads, self.head_dim, self.window
+        )
 
     @property
     def decode_flops_per_pair(self) -> float:
@@ -87,38 +95,38 @@ class AttentionLayers:
         monotone: bool,
         blend: str,
         missing: str,
+        transfer: bool = True,
     ) -> AttentionLayers:
         """Read the grids of ``shape`` from the tables.
 
         Raises
         ------
         MissingTableError
-            The shape is in no table and ``missing`` is ``"raise"``.
+            The shape is in no table, none related to it may stand in, and ``missing`` is ``"raise"``.
         """
-        decode_rows = _rows(tables, "attn_decode", shape)
-        prefill_rows = _rows(tables, "attn_prefill", shape)
-        for family, found in (("attn_decode", decode_rows), ("attn_prefill", prefill_rows)):
-            if missing == "raise" and not found["latency_s"].size:
-                raise _missing(tables, family, shape)
         layers = cls.roofline(count, shape, peak_flops_per_s, hbm_bytes_per_s, missing)
-        decode = (
-            layers.decode
-            if not decode_rows["latency_s"].size
-            else decode_grid(
-                decode_rows["batch_size"], decode_rows["kv_len"], decode_rows["latency_s"], monotone=monotone
+
+        def read_decode(found: dict[str, np.ndarray]) -> Lattice:
+            grid = decode_grid(found["batch_size"], found["kv_len"], found["latency_s"], monotone=monotone)
+            return Lattice(grid.time_s, grid.source, grid.time_s[:, 0])
+
+        def read_prefill(found: dict[str, np.ndarray]) -> Lattice:
+            grid = prefill_grid(
+                found["batch_size"], found["new_tokens"], found["latency_s"], monotone=monotone, blend=blend
             )
-        )
-        prefill = (
-            layers.prefill
-            if not prefill_rows["latency_s"].size
-            else prefill_grid(
-                prefill_rows["batch_size"],
-                prefill_rows["new_tokens"],
-                prefill_rows["latency_s"],
-                monotone=monotone,
-                blend=blend,
-            )
-        )
+            return Lattice(grid.time_s, grid.source, grid.launch_s)
+
+        decode, prefill = layers.decode, layers.prefill
+        lattice = find_lattice(tables, "attn_decode", shape.key, read_decode, transfer=transfer)
+        if lattice is not None:
+            decode = DecodeGrid(lattice.time_s, lattice.source)
+        elif missing == "raise":
+            raise _missing(tables, "attn_decode", shape)
+        lattice = find_lattice(tables, "attn_prefill", shape.key, read_prefill, transfer=transfer)
+        if lattice is not None:
+            prefill = PrefillGrid(lattice.launch_s, lattice.time_s, lattice.source)
+        elif missing == "raise":
+            raise _missing(tables, "attn_prefill", shape)
         if monotone:
             decode = DecodeGrid(np.maximum(decode.time_s, layers.decode_roofline_s()), decode.source)
             floor = np.maximum(prefill.time_s, layers.prefill_roofline_s())
@@ -166,27 +174,14 @@ class AttentionLayers:
         return np.maximum(compute, memory / self.hbm_bytes_per_s)
 
 
-def _rows(tables: KernelTables, family: str, shape: AttentionShape) -> dict[str, np.ndarray]:
-    return rows(
-        tables,
-        family,
-        attn_dtype=shape.attn_dtype,
-        kv_dtype=shape.kv_dtype,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_dim,
-        sliding_window=shape.window,
-    )
-
-
 def _missing(tables: KernelTables, family: str, shape: AttentionShape) -> MissingTableError:
     sought = (
         f"{family} with {shape.heads} heads, {shape.kv_heads} KV heads, head_dim {shape.head_dim}, "
         f"window {shape.window}, {shape.attn_dtype} scores, {shape.kv_dtype} KV on {tables.gpu} ({tables.engine})"
     )
-    exists = holdings(
-        tables, family, "num_attention_heads", "num_key_value_heads", "head_dim", "sliding_window", "attn_dtype", "kv_dtype"
-    )
-    near = [e for e in exists if e.split()[2] == str(shape.head_dim) and e.endswith(f"{shape.attn_dtype} {shape.kv_dtype}")]
+    sizes = ("num_attention_heads", "num_key_value_heads", "head_dim", "sliding_window")
+    exists = holdings(tables, family, *sizes, "attn_dtype", "kv_dtype")
+    dtypes = f"{shape.attn_dtype} {shape.kv_dtype}"
+    near = [e for e in exists if e.split()[2] == str(shape.head_dim) and e.endswith(dtypes)]
     shown = [f"heads, KV heads, head_dim, window, dtypes: {'; '.join(near or exists)}"] if exists else []
     return MissingTableError(sought, shown, 'missing="roofline" prices it by its roofline, "nan" leaves it open.')

@@ -48,7 +48,8 @@ class MlaShape(AttentionShape):
 
 def mla_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
     """Yield the projections around the attention proper: to the latents, to the queries, and out."""
-    m, heads, d = _spec(layer.attention), layer.attention.num_attention_heads // build.parallel.tp_size, build.model.hidden_size
+    m, d = _spec(layer.attention), build.model.hidden_size
+    heads = layer.attention.num_attention_heads // build.parallel.tp_size
     dtype = build.model.module_dtype("mla", layer)
     if m.q_lora_rank is None:
         yield build.gemm("qkv_gemm", layer.count, dtype, heads * m.qk_head_dim + m.cached_elements, d)

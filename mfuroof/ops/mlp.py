@@ -41,9 +41,10 @@ def mlp_ops(build: Builder, layer: LayerSpec) -> Iterator[Op]:
     if m.kind == "dense":
         yield from _dense(build, layer, m, m.intermediate_size)
         return
-    yield build.gemm("router", layer.count, build.model.module_dtype("router", layer), m.num_experts, build.model.hidden_size)
+    d = build.model.hidden_size
+    yield build.gemm("router", layer.count, build.model.module_dtype("router", layer), m.num_experts, d)
     if m.latent_size:
-        dtype, d = build.model.module_dtype("shared_experts", layer), build.model.hidden_size
+        dtype = build.model.module_dtype("shared_experts", layer)
         yield build.gemm("latent_gemm", layer.count, dtype, m.latent_size, d)
         yield build.gemm("latent_gemm", layer.count, dtype, d, m.latent_size)
     experts = _experts(build, layer, m)

@@ -9,6 +9,7 @@ sets the efficiency of a grouped GEMM, and turns it back into time with its own 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -94,7 +95,7 @@ class MoeTable:
         keys = np.stack([rows[name] for name in ExpertsShape.__dataclass_fields__], axis=1)
         cuts = np.concatenate([[0], np.flatnonzero((np.diff(keys, axis=0) != 0).any(axis=1)) + 1, [keys.shape[0]]])
         shapes, tokens, latency = [], [], []
-        for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+        for start, stop in pairwise(cuts):
             shapes.append(ExpertsShape(*(int(v) for v in keys[start])))
             tokens.append(rows["tokens"][start:stop].astype(np.float64))
             latency.append(rows["latency_s"][start:stop])

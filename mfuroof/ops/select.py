@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mfuroof.tables.store import KernelTables
 
@@ -34,9 +33,8 @@ def holdings(tables: KernelTables, family: str, *columns: str) -> list[str]:
     if not tables.has(family):
         return []
     table = tables.family(family).select(list(columns))
-    plain = pa.table(
-        {n: pc.cast(table.column(n), pa.string()) if pa.types.is_dictionary(table.schema.field(n).type) else table.column(n)
-         for n in columns}
+    plain = table.cast(
+        pa.schema([(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in table.schema])
     )
     distinct = plain.group_by(list(columns)).aggregate([]).to_pylist()
     return sorted(" ".join(str(row[c]) for c in columns) for row in distinct)

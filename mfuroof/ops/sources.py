@@ -11,7 +11,7 @@ from mfuroof.core.sources import Source
 from mfuroof.errors import MissingTableError
 from mfuroof.hardware import Hardware
 from mfuroof.ops.comm import collective_curve
-from mfuroof.ops.curves import Curve
+from mfuroof.ops.curves import Curve, affine_curve
 from mfuroof.ops.gemm import GemmTable
 from mfuroof.ops.moe import ExpertsShape, MoeTable
 from mfuroof.ops.select import holdings, rows
@@ -23,6 +23,8 @@ __all__ = ["MeasuredOps"]
 
 SAME_RATE = {"fp16": "bf16"}
 """Formats whose kernels run at the rate and traffic of another, which was measured."""
+SEND_LATENCY_S = 10e-6
+"""Fixed time of a point-to-point send between pipeline stages (AIConfigurator's figure). [s]"""
 ROOFLINE_KNOTS = 2.0 ** np.arange(16)
 """Where a roofline that stands in for a missing table is sampled: 1 to 32,768."""
 
@@ -69,28 +71,69 @@ class MeasuredOps:
         time = np.maximum(compute, bytes_moved / self.hardware.hbm_bytes_per_s)
         return self._analytic(time, (time[-1] - time[-2]) / (m[-1] - m[-2]))
 
-    def all_reduce_curve(self, num_gpus: int, elements_per_token: int) -> Curve:
-        """Return the time of an all-reduce of 16-bit activations over the tokens of a step.
+    def collective_curve(self, op: str, num_gpus: int, elements_per_token: float) -> Curve:
+        """Return the time of a collective on 16-bit activations over the tokens of a step.
+
+        Parameters
+        ----------
+        op
+            ``"all_reduce"``, ``"all_gather"``, ``"reduce_scatter"`` or ``"all_to_all"``.
+        num_gpus
+            Ranks taking part, at least 2.
+        elements_per_token
+            Elements of the whole vector (gathered, reduced) that one token of this rank stands for.
 
         Raises
         ------
         MissingTableError
-            No table for that many GPUs and ``params.missing`` is ``"raise"``.
+            The operation was not measured for any number of GPUs and ``params.missing`` is ``"raise"``.
+
+        Notes
+        -----
+        Another number of ranks than the measured ones takes the nearest measured one: its shortest time once more
+        for each doubling of the ranks, and the rest scaled by the bytes each rank moves, (N - 1)/N, and by the link
+        rates where it leaves the NVLink domain.
         """
         for backend, dtype in (("custom", "bf16"), ("nccl", "fp16")):  # NCCL was measured with fp16, as large
-            found = rows(self.tables, "comm", op="all_reduce", backend=backend, dtype=dtype, num_gpus=num_gpus)
-            if found["latency_s"].size:
-                return collective_curve(found["elements"].astype(float), found["latency_s"], elements_per_token)
+            measured = rows(self.tables, "comm", op=op, backend=backend, dtype=dtype)
+            if not measured["latency_s"].size:
+                continue
+            sizes = np.unique(measured["num_gpus"])
+            nearest = int(sizes[np.argmin(np.abs(np.log2(sizes / num_gpus)))])
+            mine = measured["num_gpus"] == nearest
+            elements, latency = measured["elements"][mine].astype(float), measured["latency_s"][mine]
+            if nearest == num_gpus:
+                return collective_curve(elements, latency, elements_per_token)
+            launch = latency.min()  # does not grow with the bytes: one more round for each doubling of the ranks
+            rounds = np.log2(2.0 * num_gpus) / np.log2(2.0 * nearest)
+            latency = launch * rounds + (latency - launch) * self._rank_scale(nearest, num_gpus)
+            return collective_curve(elements, latency, elements_per_token, Source.SUBSTITUTED)
         if self.params.missing == "raise":
             raise MissingTableError(
-                f"all-reduce over {num_gpus} GPUs on {self.tables.gpu} ({self.tables.engine})",
+                f"{op} over {num_gpus} GPUs on {self.tables.gpu} ({self.tables.engine})",
                 holdings(self.tables, "comm", "op", "backend", "dtype", "num_gpus"),
                 'missing="roofline" prices it by the link rate, "nan" leaves it open.',
             )
-        link = self.hardware.nvlink_bytes_per_s or self.hardware.pcie_bytes_per_s or self.hardware.network_bytes_per_s
-        moved = 2.0 * 2.0 * elements_per_token * (num_gpus - 1) / num_gpus  # ring: each byte out and back once
-        per_token = moved / link if link else np.inf
+        trips = 2.0 if op == "all_reduce" else 1.0  # a ring all-reduce is a reduce-scatter and an all-gather
+        per_token = trips * 2.0 * elements_per_token * (num_gpus - 1) / num_gpus / self._link_bytes_per_s(num_gpus)
         return self._analytic(per_token * ROOFLINE_KNOTS, per_token)
+
+    def send_curve(self, elements_per_token: float) -> Curve:
+        """Return the time to hand activations to the next pipeline stage: bytes over the link, and a launch."""
+        per_token = 2.0 * elements_per_token / self._link_bytes_per_s(self.hardware.num_nvlink_gpus + 1)
+        return affine_curve(SEND_LATENCY_S, per_token)
+
+    def _rank_scale(self, measured: int, wanted: int) -> float:
+        moved = (wanted - 1) / wanted * measured / (measured - 1)
+        return moved * self._link_bytes_per_s(measured) / self._link_bytes_per_s(wanted)
+
+    def _link_bytes_per_s(self, num_gpus: int) -> float:
+        """Return the slowest link among that many GPUs: NVLink inside its domain, the network beyond."""
+        h = self.hardware
+        inside = h.nvlink_bytes_per_s or h.pcie_bytes_per_s
+        outside = h.network_bytes_per_s or h.pcie_bytes_per_s
+        link = inside if num_gpus <= h.num_nvlink_gpus or not outside else outside
+        return link or h.pcie_bytes_per_s or float("inf")
 
     def experts_curve(self, dtype: str, shape: ExpertsShape, num_matrices: int, entering: float) -> Curve:
         """Return the time of routed experts over local tokens, ``entering`` of which reach the layer for each.

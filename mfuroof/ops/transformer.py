@@ -68,8 +68,7 @@ def forward_pass(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) 
         ops.append(build.elementwise("norm", 2 * layer.count, 4.0 * ACTIVATION_BYTES * model.hidden_size))
         ops.extend(_attention_gemms(build, layer))
         ops.extend(mlp_ops(build, layer))
-    if parallel.tp_size > 1:
-        ops.append(_all_reduces(build))
+    ops.extend(_communication(build))
     ops.append(_lm_head(build))
     attention = tuple(_attention(build, layer) for layer in model.layers)
     return ForwardPass(tuple(ops), attention)
@@ -96,10 +95,32 @@ def _attention_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
     yield build.gemm("o_gemm", layer.count, build.model.module_dtype("o", layer), d, heads * a.v_head_dim)
 
 
-def _all_reduces(build: Builder) -> Op:
-    """After attention and after the MLP of each layer, and once after the embedding."""
-    curve = build.measured.all_reduce_curve(build.parallel.tp_size, build.model.hidden_size)
-    return Op("all_reduce", "tokens", 1.0 + 2.0 * build.model.num_hidden_layers, curve, resource="comm")
+def _communication(build: Builder) -> Iterator[Op]:
+    """Yield the collectives of a step.
+
+    Tensor-parallel ranks all-reduce the residual stream after the embedding, after each attention and after each MLP.
+    Attention data-parallel ranks gather one another's tokens before the experts and scatter the sums after them, in
+    place of the all-reduce there. Pipeline stages hand the residual stream on.
+    """
+    p, d, measured = build.parallel, build.model.hidden_size, build.measured
+    sparse = sum(layer.count for layer in build.model.layers if layer.mlp.kind == "moe")
+    exchanged = sparse if p.dp_size > 1 else 0
+    if p.tp_size > 1:
+        blocks = sum(layer.count * _blocks(layer) for layer in build.model.layers)
+        curve = measured.collective_curve("all_reduce", p.tp_size, d)
+        yield Op("all_reduce", "tokens", 1.0 + blocks - exchanged, curve, resource="comm")
+    if exchanged:
+        ranks = p.tp_size * p.dp_size
+        for op in ("all_gather", "reduce_scatter"):
+            curve = measured.collective_curve(op, ranks, float(d * p.dp_size))
+            yield Op(op, "tokens", exchanged, curve, resource="comm")
+    if p.pp_size > 1:
+        yield Op("pp_send", "tokens", p.pp_size - 1.0, measured.send_curve(d), resource="comm")
+
+
+def _blocks(layer: LayerSpec) -> int:
+    """Blocks of a layer that end in a sum over ranks."""
+    return int(layer.attention.kind != "none") + int(layer.mlp.kind != "none")
 
 
 def _lm_head(build: Builder) -> Op:
@@ -130,4 +151,5 @@ def _attention(build: Builder, layer: LayerSpec) -> AttentionLayers:
         monotone=measured.params.monotone,
         blend=measured.params.prefill_blend,
         missing=measured.params.missing,
+        transfer=measured.params.transfer,
     )

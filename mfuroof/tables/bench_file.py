@@ -51,8 +51,8 @@ class BenchFile:
         Counts as int64, times and shares as float64, dtypes as lists of canonical names; all of length n.
     decimals
         Digits after the point of each float column, the most of any row: the unit that it was rounded to.
-    notes
-        What was odd, in words.
+    unread
+        Columns of the file that the layout does not know.
     """
 
     path: str
@@ -65,7 +65,7 @@ class BenchFile:
     lines: I64
     columns: MappingProxyType[str, Any]
     decimals: MappingProxyType[str, int]
-    notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return int(self.lines.size)
@@ -107,8 +107,7 @@ def read_bench_file(root: Path, path: Path, layout: Layout, gpu: str, problems: 
     if records is None:
         return None
     own = Problems()
-    notes: list[str] = []
-    order, has_header = _header(where, records[0], layout, own, notes)
+    order, unread, has_header = _header(where, records[0], layout, own)
     columns = _columns(where, records[1:] if has_header else records, layout, order, own) if order else {}
     if not own and not next(iter(columns.values()))[0]:
         own.add(where, "a header and nothing below it", "at least one row")
@@ -117,8 +116,6 @@ def read_bench_file(root: Path, path: Path, layout: Layout, gpu: str, problems: 
         if len(own) > MAX_REPORTED:
             problems.add(where, f"{len(own) - MAX_REPORTED} problems more", "none")
         return None
-    if not has_header:
-        notes.append("no header: the first line is a measurement")
     key = key_of(layout, path.stem)
     assert key is not None
     lines = [number for number, _ in (records[1:] if has_header else records)]
@@ -132,7 +129,7 @@ def read_bench_file(root: Path, path: Path, layout: Layout, gpu: str, problems: 
         freeze(lines, np.int64),
         MappingProxyType({name: _frozen(values) for name, (values, _) in columns.items()}),
         MappingProxyType({name: digits for name, (_, digits) in columns.items() if digits is not None}),
-        tuple(notes),
+        tuple(unread),
     )
 
 
@@ -161,16 +158,16 @@ def _records(where: str, path: Path, problems: Problems) -> list[tuple[int, list
 
 
 def _header(
-    where: str, first: tuple[int, list[str]], layout: Layout, problems: Problems, notes: list[str]
-) -> tuple[list[Column | None], bool]:
-    """Return the column of each position (None: not ours), and whether the first line is a header."""
+    where: str, first: tuple[int, list[str]], layout: Layout, problems: Problems
+) -> tuple[list[Column | None], list[str], bool]:
+    """Return the column of each position (None: not ours), the names not ours, and whether the first line is a header."""
     line, cells = first
     expected = ", ".join(column.name for column in layout.columns)
     if any(_is_number(cell) for cell in cells):
         if len(cells) != len(layout.columns):
             problems.add(f"{where}, line {line}", f"{len(cells)} columns", f"{len(layout.columns)}: {expected}")
-            return [], False
-        return list(layout.columns), False
+            return [], [], False
+        return list(layout.columns), [], False
     names = {alias: column for column in layout.columns for alias in (column.name, *column.aliases)}
     order = [names.get(cell.casefold()) for cell in cells]
     found = [column.name for column in order if column]
@@ -178,11 +175,9 @@ def _header(
     if missing or len(set(found)) != len(found):
         lacking = f"without {', '.join(missing)}" if missing else "with a name twice"
         problems.add(f"{where}, line {line}", f"a header {lacking}: {','.join(cells)[:120]}", expected)
-        return [], True
+        return [], [], True
     extra = [cell for cell, column in zip(cells, order, strict=True) if column is None]
-    if extra:
-        notes.append(f"columns that are not read: {', '.join(extra)}")
-    return order, True
+    return order, extra, True
 
 
 def _columns(

@@ -46,7 +46,7 @@ def load_bench_data(
     Warns
     -----
     MfuroofWarning
-        CSV files or columns that the layout does not know, and files without a header.
+        CSV files or columns that the layout does not know.
     """
     root = _root(folder)
     problems = Problems()
@@ -85,7 +85,7 @@ def _root(folder: str | os.PathLike[str]) -> Path:
 
 
 def _warn(files: list[BenchFile], unread: list[str]) -> None:
-    odd = [f"{file.path}: {note}" for file in files for note in file.notes]
+    odd = [f"{file.path}: columns that are not read: {', '.join(file.unread)}" for file in files if file.unread]
     if unread:
         odd.append(f"{len(unread)} CSV files of no known family were not read: {', '.join(unread[:5])}")
     if odd:

@@ -12,6 +12,7 @@ from mfuroof.models.detect.block import Block, Notes
 from mfuroof.models.detect.methods.table import METHODS, method_of
 from mfuroof.models.detect.naming import from_name
 from mfuroof.models.detect.scheme import Scheme
+from mfuroof.models.detect.spelling import naming_of
 from mfuroof.models.detect.summary import summarise
 from mfuroof.models.families.parts import Architecture
 from mfuroof.models.modules import top_modules
@@ -43,9 +44,10 @@ def detect(
         scheme = dtype_scheme or Scheme("none", None)
         source = "dtype" if "dtype" in notes.origins else "default"
         notes.origins.setdefault("weights", notes.origins.get("dtype", "nothing says; bf16 is assumed"))
-    layers = assign(scheme, arch.layers, arch.hidden_size)
+    naming = naming_of(str(merged.get("model_type") or ""))
+    layers = assign(scheme, arch.layers, arch.hidden_size, naming)
     top = top_modules(arch.vocab_size, arch.hidden_size, arch.tie_word_embeddings, arch.extra_params)
-    formats = formats_of(scheme, top, None)
+    formats = formats_of(scheme, top, None, naming)
     kv_dtype = kv or scheme.kv_dtype or dtype
     notes.origins.setdefault("kv", "dtype")
     quantization = summarise(scheme, source, layers, formats, top, arch.hidden_size, dtype, kv_dtype, notes)

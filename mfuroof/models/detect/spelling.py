@@ -1,66 +1,105 @@
-"""How checkpoints call a module: its name here, spelled the ways the families spell it."""
+"""How checkpoints call a module: its name here, spelled the way its family spells it."""
 
 from __future__ import annotations
 
-__all__ = ["spellings"]
+from dataclasses import dataclass
+
+__all__ = ["NAMINGS", "Naming", "naming_of", "spellings"]
 
 _PREFIXES = (
     "model.layers.{}.",
     "layers.{}.",
     "model.language_model.layers.{}.",
     "language_model.model.layers.{}.",
-    "language_model.layers.{}.",
     "backbone.layers.{}.",
-    "transformer.h.{}.",
 )
 _TOPS = ("model.", "", "model.language_model.", "language_model.model.", "language_model.", "backbone.")
-
-_PROJECTIONS = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
-_FUSED = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj", "down_proj": "down_proj"}
-_QKV = {"q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj"}
-_V4 = {"wq_a": "q_a_proj", "wq_b": "q_b_proj", "wkv": "kv_proj", "wo_a": "o_a_proj", "wo_b": "o_b_proj"}
 _TOP = {"embed_tokens": ("embed_tokens", "embeddings", "wte", "embed"), "lm_head": ("lm_head", "head", "output")}
-_ROUTERS = ("mlp.gate", "mlp.router", "block_sparse_moe.gate", "feed_forward.router", "mixer.gate", "router.proj", "ffn.gate")
-_EXPERTS = ("mlp.experts", "block_sparse_moe.experts", "feed_forward.experts", "mixer.experts", "ffn.experts", "experts")
-_SHARED = (
-    "mlp.shared_experts",
-    "mlp.shared_expert",
-    "block_sparse_moe.shared_experts",
-    "feed_forward.shared_expert",
-    "mixer.shared_experts",
-    "ffn.shared_experts",
-    "share_expert",
+
+_W = {"gate_proj": "w1", "up_proj": "w3", "down_proj": "w2"}
+_FUSED = {"gate_proj": "gate_up_proj", "up_proj": "gate_up_proj"}
+_ATTENTION = {
+    "q_proj": ("qkv_proj",), "k_proj": ("qkv_proj",), "v_proj": ("qkv_proj",),
+    "wq_a": ("q_a_proj",), "wq_b": ("q_b_proj",), "wkv": ("kv_proj",), "wo_a": ("o_a_proj",), "wo_b": ("o_b_proj",),
+    "kv_a_proj_with_mqa": ("fused_qkv_a_proj_with_mqa",), "q_a_proj": ("fused_qkv_a_proj_with_mqa",),
+}  # fmt: skip
+_LINEAR = {"in_proj_qkv": "in_proj_qkvz", "in_proj_z": "in_proj_qkvz", "in_proj_b": "in_proj_ba", "in_proj_a": "in_proj_ba"}
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Paths of the parts of a layer, inside the layer, in every spelling a family uses."""
+
+    dense: tuple[str, ...] = ("mlp",)
+    experts: tuple[str, ...] = ("mlp.experts",)
+    routers: tuple[str, ...] = ("mlp.gate", "mlp.router")
+    shared: tuple[str, ...] = ("mlp.shared_experts", "mlp.shared_expert")
+    attention: tuple[str, ...] = ("self_attn",)
+    mixer: str = "mixer"
+
+
+_SPARSE_BLOCK = Naming(
+    dense=("mlp", "block_sparse_moe.mlp"),
+    experts=("block_sparse_moe.experts", "mlp.experts"),
+    routers=("block_sparse_moe.gate", "mlp.gate"),
+    shared=("block_sparse_moe.shared_experts", "mlp.shared_experts"),
 )
-_DENSE = ("mlp", "feed_forward", "mixer", "ffn", "block_sparse_moe.mlp")
+_FFN = Naming(
+    ("ffn", "mlp"), ("ffn.experts", "mlp.experts"), ("ffn.gate", "mlp.gate"), ("ffn.shared_experts", "mlp.shared_experts"),
+    ("attn", "self_attn"),
+)  # fmt: skip
+
+NAMINGS = {
+    "mixtral": _SPARSE_BLOCK,
+    "minimax_m2": _SPARSE_BLOCK,
+    "minimax_m3": _SPARSE_BLOCK,
+    "minimax_m3_vl": _SPARSE_BLOCK,
+    "deepseek_v4": _FFN,
+    "deepseek_ref": _FFN,
+    "llama4_text": Naming(
+        ("feed_forward",), ("feed_forward.experts",), ("feed_forward.router",), ("feed_forward.shared_expert",)
+    ),
+    "gemma4_text": Naming(experts=("experts", "moe"), routers=("router.proj", "router")),
+    "nemotron_h": Naming(("mixer",), ("mixer.experts",), ("mixer.gate",), ("mixer.shared_experts",), ("mixer",)),
+    "step3p7": Naming(experts=("moe", "mlp.experts"), routers=("moe.gate", "mlp.gate"), shared=("share_expert",)),
+    "kimi_linear": Naming(
+        experts=("block_sparse_moe.experts", "mlp.experts"),
+        routers=("block_sparse_moe.gate", "mlp.gate"),
+        shared=("block_sparse_moe.shared_experts", "mlp.shared_experts"),
+    ),
+    "bloom": Naming(attention=("self_attention", "self_attn")),
+}
+"""Naming by ``model_type``; the rest spell it the common way."""
+
+_COMMON = Naming()
 
 
-def spellings(name: str, layer: int | None) -> tuple[str, ...]:
+def naming_of(model_type: str) -> Naming:
+    """Return how checkpoints of a model type call their modules."""
+    return NAMINGS.get(model_type, _COMMON)
+
+
+def spellings(name: str, layer: int | None, naming: Naming = _COMMON) -> tuple[str, ...]:
     """Return every full name a checkpoint may use for the module ``name`` of layer ``layer`` (None: outside)."""
     if layer is None:
         return tuple(f"{top}{s}" for s in _TOP.get(name, (name,)) for top in _TOPS)
-    return tuple(prefix.format(layer) + s for s in _local(name) for prefix in _PREFIXES)
+    return tuple(prefix.format(layer) + s for s in _local(name, naming) for prefix in _PREFIXES)
 
 
-def _local(name: str) -> tuple[str, ...]:
+def _local(name: str, n: Naming) -> tuple[str, ...]:
     path, _, last = name.rpartition(".")
     if name == "mlp.gate":
-        return _ROUTERS
+        return n.routers
     if path == "mlp.experts":
-        spelled = [f"{p}.{leaf}" for p in _EXPERTS for leaf in (f"0.{last}", f"0.{_PROJECTIONS[last]}", _FUSED[last])]
-        return tuple(spelled)
+        leaves = (f"0.{last}", f"0.{_W[last]}", _FUSED.get(last, last))
+        return tuple(f"{p}.{leaf}" for p in n.experts for leaf in leaves)
     if path == "mlp.shared_experts":
-        return tuple(f"{p}.{leaf}" for p in _SHARED for leaf in (last, _FUSED[last], _PROJECTIONS[last]))
-    if path == "mlp" and last in _PROJECTIONS:
-        return tuple(f"{p}.{leaf}" for p in _DENSE for leaf in (last, _FUSED[last]))
+        return tuple(f"{p}.{leaf}" for p in n.shared for leaf in (last, _FUSED.get(last, last)))
     if path == "mlp":
-        return (name, f"mixer.{last}")
+        return tuple(f"{p}.{leaf}" for p in n.dense for leaf in (last, _FUSED.get(last, last)))
     if path.startswith("self_attn"):
-        leaves = [last, *([_QKV[last]] if last in _QKV else []), *([_V4[last]] if last in _V4 else [])]
-        if last == "kv_a_proj_with_mqa":
-            leaves.append("fused_qkv_a_proj")
-        paths = [path.replace("self_attn", p, 1) for p in ("self_attn", "attn", "mixer", "attention")]
-        return tuple(f"{p}.{leaf}" for p in paths for leaf in leaves)
-    if path == "linear_attn":
-        fused = {"in_proj_qkv": "in_proj_qkvz", "in_proj_z": "in_proj_qkvz", "in_proj_b": "in_proj_ba", "in_proj_a": "in_proj_ba"}
-        return (name, f"linear_attn.{fused[last]}") if last in fused else (name,)
+        rest = path.removeprefix("self_attn")
+        return tuple(f"{p}{rest}.{leaf}" for p in n.attention for leaf in (last, *_ATTENTION.get(last, ())))
+    if path == "linear_attn" and last in _LINEAR:
+        return (name, f"linear_attn.{_LINEAR[last]}")
     return (name,)

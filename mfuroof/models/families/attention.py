@@ -19,14 +19,14 @@ _SLIDING = ("sliding_attention", "sliding_window", "local", "swa", "chunked_atte
 def heads_of(f: Fields, d: int, head_dim: int | None = None) -> tuple[int, int, int]:
     """Return (query heads, KV heads, head width); an explicit ``head_dim`` wins over hidden size / heads."""
     h = f.integer("num_attention_heads", low=1)
-    kv = f.integer("num_key_value_heads", h, low=1)
-    width = f.optional("head_dim", low=1) or head_dim
+    kv = f.integer("num_key_value_heads", h, low=0 if f.lenient else 1) or h
+    width = f.optional("head_dim", low=0 if f.lenient else 1) or head_dim
     if width is None:
         if d % h:
-            f.problems.add("head_dim", "nothing", f"a head_dim, as hidden_size {d} is no multiple of {h} heads")
+            f.doubt("head_dim", "nothing", f"a head_dim, as hidden_size {d} is no multiple of {h} heads")
         width = max(1, d // h)
     if kv > h or h % kv:
-        f.problems.add("num_key_value_heads", kv, f"a divisor of num_attention_heads ({h})")
+        f.doubt("num_key_value_heads", kv, f"a divisor of num_attention_heads ({h})")
     return h, kv, width
 
 

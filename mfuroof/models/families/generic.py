@@ -22,4 +22,4 @@ def read_generic(f: Fields, traits: Traits | None = None, *, exact: bool = True)
     layers = [(a, m, norm * t.norms) for a, m in zip(attention, mlps, strict=True)]
     first = attention[0]
     heads = (first.num_attention_heads, first.num_key_value_heads, first.head_dim)
-    return build(f, layers, hidden_size=d, extra_params=norm, heads=heads, tie_default=t.tie, exact=exact)
+    return build(f, layers, hidden_size=d, extra_params=norm, heads=heads, tie_default=t.tie, exact=exact and t.exact)

@@ -28,7 +28,12 @@ def dense_mlp(f: Fields, t: Traits, key: str = "intermediate_size") -> MlpSpec:
     """Return a dense MLP of the width under ``key``."""
     act = f.text("hidden_act", "silu")
     matrices = 3 if t.gated_mlp else 2
-    return MlpSpec("dense", f.integer(key, low=1), matrices, act, bias=f.flag("mlp_bias"))
+    if f.lenient and not f.raw(key):
+        f.doubt(key, f.raw(key), "a width; 4 hidden sizes are assumed")
+        width = 4 * f.integer("hidden_size", low=1)
+    else:
+        width = f.integer(key, low=1)
+    return MlpSpec("dense", width, matrices, act, bias=f.flag("mlp_bias"))
 
 
 def moe_mlp(f: Fields, t: Traits, experts: int) -> MlpSpec:

@@ -36,6 +36,8 @@ class Traits:
         Parameters per expert in the router; biases in experts.
     gated_mlp
         False where the MLP has two matrices.
+    exact
+        False where configs in circulation leave parameters unsaid.
     """
 
     qkv_bias: bool | str = "attention_bias"
@@ -53,6 +55,7 @@ class Traits:
     router_bias: bool = False
     expert_bias: bool = False
     gated_mlp: bool = True
+    exact: bool = True
 
 
 _QWEN3 = Traits(qk_norm="head")
@@ -74,8 +77,8 @@ TRAITS = MappingProxyType(
         "gpt_oss": Traits(sinks=True, router_bias=True, expert_bias=True, bias_default=True),
         "minimax_m2": Traits(qkv_bias=False, out_bias=False, qk_norm="full"),
         "glm4_moe": Traits(out_bias=False, qk_norm="key"),
-        "step3p7": Traits(qk_norm="head", head_gate=True),
-        "step3p5": Traits(qk_norm="head", head_gate=True),
+        "step3p7": Traits(qk_norm="head", head_gate=True, exact=False),
+        "step3p5": Traits(qk_norm="head", head_gate=True, exact=False),
         "deepseek_v2": Traits(),
         "deepseek_v3": Traits(),
         "deepseek_v32": Traits(),

@@ -1,0 +1,45 @@
+"""The commands put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mfuroof.cli import audit, gpus, ingest, kv, lookup, models, step, sweep, warmup
+
+__all__ = ["app"]
+
+HELP = """
+How long LLM-serving steps take, for millions of batch shapes at once, from measured kernel tables.
+
+Exit codes: 0 done, 1 findings of an audit or a defect of ours, 2 bad input, 3 measured data missing or damaged,
+4 output that cannot be written, 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="mfuroof",
+    help=HELP,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Answer what needs no command; ``--debug`` is read in `mfuroof.cli.main` wherever it stands."""
+    if version:
+        from mfuroof._version import __version__
+
+        typer.echo(f"mfuroof {__version__}")
+        raise typer.Exit
+
+
+for command in (step, sweep, lookup, kv, gpus, models, audit, warmup):
+    command.register(app)
+ingest.register(app)

@@ -1,0 +1,76 @@
+"""``mfuroof lookup``: what a table says at a point, where that comes from, and how far the data is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mfuroof.cli import options as o
+from mfuroof.cli.output import examples, print_json, print_table
+
+__all__ = ["register"]
+
+EXAMPLES = examples(
+    "mfuroof lookup gemm --gpu h100_sxm dtype=bf16 n=4096 k=4096 m=1:1024:x2",
+    "mfuroof lookup attn_decode --gpu h100_sxm num_attention_heads=32 num_key_value_heads=8 batch_size=32 kv_len=2048",
+    "mfuroof lookup attn_prefill --data ./bench_data --gpu h20 heads=32 kv_heads=8 head_dim=128 seq_len=3000",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("lookup", epilog=EXAMPLES)(lookup)
+
+
+def lookup(
+    family: Annotated[str, typer.Argument(help="Table family: gemm, attn_prefill, attn_decode, moe, comm and others.")],
+    at: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE...", help="Where to read; the last keys of a family may be a RANGE."),
+    ] = None,
+    gpu: o.Gpu = "h100_sxm",
+    engine: o.Engine = "vllm",
+    data: Annotated[
+        Path | None, typer.Option("--data", help="A folder of MFU files in the InferSim / BLIS layout instead.")
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option("--rule", help="floor, ceiling, nearest_l1, nearest_l2, linear or loglog.")
+    ] = None,
+    outside: Annotated[
+        str | None, typer.Option("--outside", help="Beyond the data: clamp, nan or raise; as far as the rule reaches.")
+    ] = None,
+    json: o.Json = False,
+) -> None:
+    """Read a measured table, embedded or your own, and say where each value comes from.
+
+    Values come with their source (exact, interpolated, clamped ...) and the distance to data in octaves.
+    """
+    from mfuroof.cli.lookups import bench_lookup, kernel_lookup
+
+    queries = _pairs(at or [])
+    if data is None:
+        answer = kernel_lookup(family, queries, gpu, engine, rule or "linear", outside)
+    else:
+        answer = bench_lookup(data, family, queries, gpu, rule)
+    if json:
+        print_json(answer.to_dict())
+    else:
+        print_table(answer.title, answer.head, answer.rows(), text_columns=0)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    from mfuroof._boundary import Problems
+
+    problems = Problems()
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key or not value:
+            problems.add(repr(text), "no pair", "KEY=VALUE, for instance m=128")
+        elif key in pairs:
+            problems.add(key, "two values", "one value, or a range such as 1:1024:x2")
+        pairs[key] = value
+    problems.raise_if_any()
+    return pairs

@@ -1,0 +1,82 @@
+"""What commands print: tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["console", "count", "examples", "print_json", "print_pairs", "print_table"]
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console: as wide as the terminal, without colours where there is none."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def examples(*lines: str) -> str:
+    """Return the epilogue of a help text: each line as it is to be typed."""
+    return "Examples:\n\n\b\n" + "\n".join(lines)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; what is not finite becomes null."""
+    print(json.dumps(_clean(value), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, text_columns: int = 1) -> None:
+    """Print a table; the first ``text_columns`` columns are words, the others numbers.
+
+    Words may be folded onto a second line on a narrow terminal, numbers never.
+    """
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for i, name in enumerate(head):
+        words = i < text_columns
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    console().print(table)
+
+
+def print_pairs(title: str, pairs: Iterable[tuple[str, Any]]) -> None:
+    """Print labels with their values, one a line."""
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.show_header = False
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, value in pairs:
+        table.add_row(label, _cell(value))
+    console().print(table)
+
+
+def count(n: float) -> str:
+    """Return a whole number with thousands separated."""
+    return f"{n:,.0f}"
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    if value is None:
+        return "-"
+    return escape(f"{value:.4g}" if isinstance(value, float) else str(value))
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.item() if hasattr(value, "item") else value

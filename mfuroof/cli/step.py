@@ -1,0 +1,169 @@
+"""``mfuroof step``: one step and what it is made of."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mfuroof.cli import options as o
+from mfuroof.cli.output import examples, print_json, print_table
+
+if TYPE_CHECKING:
+    from mfuroof.breakdown import StepResult
+    from mfuroof.step import StepEvaluator
+
+__all__ = ["register"]
+
+EXAMPLES = examples(
+    "mfuroof step meta-llama/Llama-3.1-8B --gpu h100_sxm --decode-batch 32 --decode-context 2047",
+    "mfuroof step Qwen/Qwen3-32B --gpu h200_sxm --tp 2 --prefill-tokens 2048 --weight-dtype fp8",
+    "mfuroof step ./config.json --gpu a100_sxm --preset blis --decode-batch 64 --json",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("step", epilog=EXAMPLES)(step)
+
+
+def step(
+    model: o.Model,
+    gpu: o.Gpu,
+    tp: o.Tp = 1,
+    decode_batch: Annotated[int, typer.Option("--decode-batch", help="Decode requests of the step.")] = 0,
+    decode_context: Annotated[int, typer.Option("--decode-context", help="Tokens each has in the KV cache.")] = 0,
+    prefill_batch: Annotated[
+        int | None, typer.Option("--prefill-batch", help="Prefill requests; 1 if there are prefill tokens.")
+    ] = None,
+    prefill_tokens: Annotated[int, typer.Option("--prefill-tokens", help="New tokens of each prefill request.")] = 0,
+    prefill_context: Annotated[
+        int, typer.Option("--prefill-context", help="Tokens each prefill request has in the KV cache.")
+    ] = 0,
+    engine: o.Engine = "vllm",
+    cost: o.CostName = None,
+    preset: o.Preset = None,
+    missing: o.Missing = None,
+    weight_dtype: o.WeightDtype = None,
+    kv_dtype: o.KvDtype = None,
+    weight_bytes_per_param: Annotated[
+        float | None, typer.Option("--weight-bytes-per-param", help="Bytes of one weight, overriding detection.")
+    ] = None,
+    mixed_batch_penalty: Annotated[
+        float | None, typer.Option("--mixed-batch-penalty", help="Compute lost in mixed steps, in [0, 1].")
+    ] = None,
+    overlap_penalty: Annotated[
+        float | None, typer.Option("--overlap-penalty", help="Memory time not hidden by compute, in [0, 1].")
+    ] = None,
+    memory_utilization: o.MemoryUtilization = 0.9,
+    json: o.Json = False,
+) -> None:
+    """Price one engine step and show its breakdown."""
+    from mfuroof.batch import StepBatch
+    from mfuroof.cli.costs import cost_and_params
+    from mfuroof.step import StepEvaluator
+
+    family, params = cost_and_params(cost, preset, missing, mixed_batch_penalty, overlap_penalty)
+    shape = {
+        "decode_batch": decode_batch,
+        "decode_context": decode_context,
+        "prefill_batch": int(prefill_tokens > 0) if prefill_batch is None else prefill_batch,
+        "prefill_new_tokens": prefill_tokens,
+        "prefill_context": prefill_context,
+    }
+    batch = StepBatch.uniform(**shape)
+    evaluator = StepEvaluator(
+        model,
+        gpu,
+        tp,
+        cost=family,  # type: ignore[arg-type]
+        engine=engine,
+        params=params,
+        weight_dtype=weight_dtype,
+        kv_dtype=kv_dtype,
+        weight_bytes_per_param=weight_bytes_per_param,
+    )
+    record = _record(evaluator, evaluator.evaluate(batch), shape)
+    _warn_if_too_large(evaluator, record, batch, memory_utilization)
+    if json:
+        print_json(record)
+    else:
+        _print(record)
+
+
+def _record(evaluator: StepEvaluator, result: StepResult, shape: dict[str, int]) -> dict[str, Any]:
+    """Return everything about the step in base units."""
+    from mfuroof.core.sources import Source
+
+    time = float(result.step_time_s[0])
+    emitted = shape["decode_batch"] + (shape["prefill_batch"] if shape["prefill_new_tokens"] else 0)
+    components = {
+        name: {
+            "time_s": float(part[0]),
+            "share": float(part[0]) / time if time > 0 else 0.0,
+            "flops": float(result.op_flops[name][0]) if name in result.op_flops else None,
+            "bytes": float(result.op_bytes[name][0]) if name in result.op_bytes else None,
+        }
+        for name, part in result.op_time_s.items()
+    }
+    return {
+        "model": evaluator.model.name,
+        "gpu": evaluator.hardware.name,
+        "tp_size": evaluator.parallel.tp_size,
+        "engine": evaluator.engine,
+        "cost": evaluator.cost,
+        "params": evaluator.params.changed(),
+        **shape,
+        "step_time_s": time,
+        "tokens_per_s_per_gpu": emitted / time / evaluator.parallel.num_gpus if time > 0 else 0.0,
+        "bound": result.bound_names[0],
+        "source": Source(int(result.source[0])).name.lower(),
+        "distance_octaves": float(result.distance_octaves[0]),
+        "resource_time_s": {name: float(part[0]) for name, part in result.resource_time_s.items()},
+        "components": components,
+    }
+
+
+def _warn_if_too_large(evaluator: StepEvaluator, record: dict[str, Any], batch: Any, utilization: float) -> None:
+    """Add ``fits`` to the record, and warn with the numbers where the answer is no."""
+    import warnings
+
+    from mfuroof.errors import MfuroofWarning
+    from mfuroof.sweep.grid import SHAPE_AXES
+    from mfuroof.sweep.memory import Memory
+    from mfuroof.units import GIB
+
+    memory = Memory.of(evaluator, utilization)
+    fits = memory.fits({name: getattr(batch, name) for name in SHAPE_AXES})
+    record["fits"] = None if fits is None else bool(fits[0])
+    if memory.shortfall:
+        warnings.warn(f"the model does not fit: it {memory.shortfall}", MfuroofWarning, stacklevel=2)
+    elif record["fits"] is False:
+        text = f"the step does not fit: its requests' caches exceed the {memory.kv_bytes / GIB:.1f} GiB left per GPU"
+        warnings.warn(text, MfuroofWarning, stacklevel=2)
+
+
+def _print(record: dict[str, Any]) -> None:
+    from mfuroof.units import GB, MS, TERA
+
+    parts = []
+    if record["decode_batch"]:
+        parts.append(f"{record['decode_batch']} decode at context {record['decode_context']}")
+    if record["prefill_batch"] and record["prefill_new_tokens"]:
+        tokens, context = record["prefill_new_tokens"], record["prefill_context"]
+        parts.append(f"{record['prefill_batch']} prefill of {tokens} at context {context}")
+    print(f"{record['model']} on {record['gpu']}, tp {record['tp_size']}, {record['cost']} ({record['engine']})")
+    print(" + ".join(parts) or "an empty step")
+    rows = [
+        (name, f"{c['time_s'] / MS:.4f}", f"{c['share']:.1%}", _scaled(c["flops"], TERA), _scaled(c["bytes"], GB))
+        for name, c in record["components"].items()
+    ]
+    rows.append(("step", f"{record['step_time_s'] / MS:.4f}", "", "", ""))
+    print_table("", ("component", "time_ms", "share", "TFLOP/GPU", "GB/GPU"), rows)
+    far = record["distance_octaves"]
+    print(f"bound: {record['bound']}   source: {record['source']}" + (f", {far:.2f} octaves from data" if far else ""))
+    print(f"throughput: {record['tokens_per_s_per_gpu']:,.1f} tokens/s per GPU")
+
+
+def _scaled(value: float | None, unit: float) -> str:
+    return "-" if value is None else f"{value / unit:,.3f}"

@@ -1,0 +1,199 @@
+"""``mfuroof sweep``: millions of step shapes into one Parquet file, and what was found."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mfuroof.cli import options as o
+from mfuroof.cli.output import console, count, examples, print_json, print_table
+
+if TYPE_CHECKING:
+    from mfuroof.sweep import SweepSummary
+
+__all__ = ["register"]
+
+EXAMPLES = examples(
+    "mfuroof sweep meta-llama/Llama-3.1-70B --gpu h100_sxm --tp 1,2,4,8",
+    "mfuroof sweep Qwen/Qwen3-32B --gpu h100_sxm,h200_sxm --decode-batch 1:512:x2 --out q.parquet",
+    "mfuroof sweep meta-llama/Llama-3.1-8B --gpu l40s --weight-dtype own,fp8 --decode-context 0:8192:lin17",
+)
+RANGE = "8, 1,2,4, 1:64, 0:8192:+512, 1:512:x2, 0:8192:lin17 or 1:8192:log14"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("sweep", epilog=EXAMPLES)(sweep)
+
+
+def _range(option: str, what: str) -> Any:
+    return typer.Option(option, help=what, metavar="RANGE", rich_help_panel="Step shapes")
+
+
+def sweep(
+    model: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="Models, or paths of configs.", autocompletion=o.complete_model),
+    ],
+    gpu: Annotated[str, typer.Option("--gpu", help="GPUs, comma-separated.", autocompletion=o.complete_gpu)],
+    tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel ranks.", metavar="RANGE")] = "1",
+    engine: Annotated[str, typer.Option("--engine", help="Engines, comma-separated.")] = "vllm",
+    weight_dtype: Annotated[
+        str, typer.Option("--weight-dtype", help="Weight formats, comma-separated; own is the checkpoint's.")
+    ] = "own",
+    kv_dtype: Annotated[
+        str, typer.Option("--kv-dtype", help="KV-cache formats, comma-separated; own is the checkpoint's.")
+    ] = "own",
+    decode_batch: Annotated[str, _range("--decode-batch", "Decode requests of a step.")] = "1:256",
+    decode_context: Annotated[str, _range("--decode-context", "Tokens each has in the KV cache.")] = "0:32768:+1024",
+    prefill_batch: Annotated[str, _range("--prefill-batch", "Prefill requests of a step.")] = "1",
+    prefill_tokens: Annotated[str, _range("--prefill-tokens", "New tokens of each; 0: decode only.")] = "0:8192:+256",
+    prefill_context: Annotated[str, _range("--prefill-context", "Tokens each has in the KV cache.")] = "0",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")] = Path("steps.parquet"),
+    detail: Annotated[str, typer.Option("--detail", help="Columns: times, bound or components.")] = "bound",
+    infeasible: Annotated[
+        str, typer.Option("--infeasible", help="Models that do not fit their GPUs: keep (with a warning) or drop.")
+    ] = "keep",
+    threads: Annotated[int | None, typer.Option("--threads", help="Threads; all processors.")] = None,
+    cost: o.CostName = None,
+    preset: o.Preset = None,
+    missing: o.Missing = None,
+    memory_utilization: o.MemoryUtilization = 0.9,
+    json: o.Json = False,
+) -> None:
+    """Price every combination of models, GPUs, ranks and step shapes.
+
+    A RANGE is 8, 1,2,4, 1:64 (every number), 0:8192:+512 (add), 1:512:x2 (multiply), 0:8192:lin17 or 1:8192:log14
+    (evenly or geometrically spaced points), or several of them with commas between. The file appears under its name
+    when it is complete; as it stands, the defaults give 278,784 shapes for each model, GPU and rank count.
+    """
+    from mfuroof.cli.costs import cost_and_params
+    from mfuroof.sweep import Sweep, run_sweep
+
+    family, params = cost_and_params(cost, preset, missing)
+    definition = Sweep(
+        model,
+        gpu,
+        tp,
+        engine=engine,
+        weight_dtype=weight_dtype,
+        kv_dtype=kv_dtype,
+        decode_batch=decode_batch,
+        decode_context=decode_context,
+        prefill_batch=prefill_batch,
+        prefill_new_tokens=prefill_tokens,
+        prefill_context=prefill_context,
+        cost=family,
+        params=params,
+        memory_utilization=memory_utilization,
+    )
+    with _stoppable(), _progress() as progress:
+        summary = run_sweep(
+            definition,
+            out,
+            detail=detail,  # type: ignore[arg-type]
+            infeasible=infeasible,  # type: ignore[arg-type]
+            threads=threads,
+            progress=progress,
+            command=shlex.join(["mfuroof", *sys.argv[1:]]),
+        )
+    if json:
+        print_json(summary.to_dict())
+    else:
+        _print(summary, out)
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let a termination signal end the sweep as an interrupt does, so that the temporary file goes too."""
+    import signal
+    import threading
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """Show steps done, rate and remaining time on a terminal; nothing elsewhere."""
+    terminal = console(stderr=True)
+    if not terminal.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Steps a second so far."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{(task.finished_speed or task.speed or 0) / 1e6:.1f} M steps/s")
+
+    columns = (TextColumn("sweep"), BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal, transient=True) as bar:
+        task = bar.add_task("sweep", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print(summary: SweepSummary, out: Path) -> None:
+    from mfuroof.units import MS
+
+    rate = summary.rows / summary.seconds / 1e6
+    print(f"{count(summary.rows)} steps in {summary.seconds:.2f} s ({rate:.1f} M/s), written to {out}")
+    names = _names(summary)
+    rows, shares = [], []
+    for name, case in zip(names, summary.cases, strict=True):
+        best, fastest = case.best, case.fastest
+        if best is None or fastest is None:
+            continue
+        rate_text = count(best.tokens_per_s_per_gpu) + ("" if best.fits is not False else "*")
+        times = f"{best.step_time_s / MS:.2f}", f"{fastest.step_time_s / MS:.2f}"
+        rows.append((name, rate_text, _shape(best.shape), times[0], times[1], _shape(fastest.shape)))
+        fit = "-" if case.rows_that_fit is None else f"{case.rows_that_fit / case.rows:.0%}"
+        shares.append((name, *(f"{share:.0%}" for share in case.bound_shares.values()), fit))
+    head = ("case", "tokens/s/GPU", "best step", "ms", "fastest ms", "fastest step")
+    print()
+    print_table("Best throughput and fastest step", head, rows)
+    print("steps: decode requests x context, + prefill requests x new tokens")
+    if any(row[1].endswith("*") for row in rows):
+        print("* no step of this case fits into GPU memory")
+    if shares and len(shares[0]) > 2:
+        print()
+        print_table("Share of steps by what binds them", ("case", "compute", "memory", "comm", "overhead", "fit"), shares)
+    for case in summary.cases:
+        if case.rows == 0:
+            print(f"not priced: {case.case.title}: {case.reason}")
+    if summary.best is not None and summary.best.best is not None:
+        print()
+        print(f"best: {summary.best.case.title}, {count(summary.best.best.tokens_per_s_per_gpu)} tokens/s per GPU")
+
+
+def _names(summary: SweepSummary) -> list[str]:
+    """Name each case by what differs between cases."""
+    labels = [case.case.labels for case in summary.cases]
+    differing = [key for key in labels[0] if len({row[key] for row in labels}) > 1] or ["gpu"]
+    prefix = {"tp_size": "tp", "kv_dtype": "kv "}
+    return [" ".join(f"{prefix.get(key, '')}{row[key]}" for key in differing) for row in labels]
+
+
+def _shape(shape: dict[str, int]) -> str:
+    text = f"{shape['decode_batch']}x{shape['decode_context']}"
+    if shape["prefill_batch"] and shape["prefill_new_tokens"]:
+        text += f"+{shape['prefill_batch']}x{shape['prefill_new_tokens']}"
+    return text
