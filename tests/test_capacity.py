@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from mfuroof.capacity import CapacityParams, KvCapacity, kv_capacity
 from mfuroof.capacity.check import valid_tp_sizes
-from mfuroof.capacity.stages import layer_counts, stage_models
+from mfuroof.capacity.stages import stage_models
 from mfuroof.errors import InputError, MfuroofError, MfuroofWarning, UnknownNameError
 from mfuroof.hardware import Hardware, get_hardware
 from mfuroof.models import ModelConfig, get_model, known_models
+from mfuroof.models.sharding import weight_bytes_per_rank
 
 GIB = 2**30
 LLAMA_8B: dict[str, Any] = {
@@ -167,13 +168,13 @@ def test_capacity_matches_the_definition(
 def test_stages_are_those_of_the_definition(shape: dict[str, Any], pp: int) -> None:
     n = len(shape["layers"])
     pp = min(pp, n)
-    counts = layer_counts(n, pp)
-    assert counts == tuple(sum(naive.stage_of(i, n, pp) == s for i in range(n)) for s in range(pp))
+    counts = tuple(sum(naive.stage_of(i, n, pp) == s for i in range(n)) for s in range(pp))
     whole = model_of(shape)
     stages = stage_models(whole, pp)
     assert tuple(s.num_hidden_layers for s in stages) == counts
     again = whole.vocab_size * whole.hidden_size if whole.tie_word_embeddings and pp > 1 else 0
     assert sum(s.total_params for s in stages) == whole.total_params + again
+    assert max(weight_bytes_per_rank(s, 4) for s in stages) == pytest.approx(weight_bytes_per_rank(whole, 4, pp))
     assert sum(s.kv_bytes_per_token for s in stages) == pytest.approx(whole.kv_bytes_per_token)
 
 
@@ -345,6 +346,29 @@ def test_more_tokens_with_fewer_kv_bits(gib: float, tp: int) -> None:
     assert (np.diff(found.kv_capacity_tokens) >= 0).all()
 
 
+@given(st.floats(5, 200), st.sampled_from([1, 2, 8]))
+def test_more_tokens_with_fewer_weight_bits(gib: float, tp: int) -> None:
+    dtypes = ["fp32", "bf16", "int8_wo", "fp8", "nvfp4", "int4_wo"]
+    found = kv_capacity(model(), gpu(gib), tp, weight_dtype=dtypes)
+    assert (np.diff(found.weight_bytes) < 0).all()
+    assert (np.diff(found.kv_capacity_tokens) >= 0).all()
+    assert (found.kv_bytes_per_token == found.kv_bytes_per_token[0]).all()
+    assert (found.activation_bytes == found.activation_bytes[0]).all()
+
+
+def test_one_number_for_every_weight() -> None:
+    m = model()
+    found = kv_capacity(m, gpu(80), [1, 2], weight_bytes_per_param=0.5, weight_dtype=[None, "auto"])
+    assert found.weight_bytes[0] == 0.5 * m.total_params
+    blis = kv_capacity(m, "H100", weight_bytes_per_param=0.5, params=CapacityParams.blis())
+    assert int(blis.num_kv_blocks) == naive.blis_blocks(
+        d=4096, layers=32, heads=32, kv_heads=8, head_dim=128, width=14336, vocab=128256, tied=False, memory_gib=80,
+        weight=0.5,
+    )  # fmt: skip
+    with pytest.raises(InputError, match="weight_bytes_per_param"):
+        kv_capacity(m, "H100", weight_bytes_per_param=9)
+
+
 WIDTHS = ("num_hidden_layers", "hidden_size", "intermediate_size", "vocab_size", "head_dim")
 
 
@@ -464,6 +488,10 @@ def test_more_errors() -> None:
         kv_capacity(model(), "h100_sxm", kv_dtype="fp7")
     with pytest.raises(UnknownNameError):
         kv_capacity(model(), "h1000")
+    with pytest.raises(UnknownNameError):
+        kv_capacity(model(), "h100_sxm", weight_dtype=["bf16", "fp7"])
+    with pytest.raises(MfuroofError):
+        kv_capacity("no-such/model", "h100_sxm")
     with pytest.raises(InputError, match="hbm_bytes"):
         kv_capacity(model(), Hardware.from_figures("x", bf16_tflops_per_s=1, hbm_tb_per_s=1))
     with pytest.raises(InputError, match="6 key-value heads"):

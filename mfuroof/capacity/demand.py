@@ -11,8 +11,8 @@ from mfuroof.capacity.activation import activation_bytes
 from mfuroof.capacity.flat import flat_kv_bytes_per_token, flat_weight_bytes
 from mfuroof.capacity.params import CapacityParams
 from mfuroof.capacity.stages import stage_models
-from mfuroof.capacity.weights import rank_weight_bytes
 from mfuroof.models import ModelConfig
+from mfuroof.models.sharding import weight_bytes_per_rank
 from mfuroof.parallel import Parallel
 from mfuroof.precision import KvFormat
 
@@ -65,7 +65,7 @@ def _demand(stage: ModelConfig, parallel: Parallel, kv_format: KvFormat, params:
     caches = tuple((g.num_layers * g.local_bytes_per_token(kv_format, tp), g.window) for g in stage.kv_layout.groups)
     fixed = _fixed_activation_bytes(stage, parallel, params)
     return StageDemand(
-        weight_bytes=rank_weight_bytes(stage, parallel),
+        weight_bytes=weight_bytes_per_rank(stage, tp, 1, parallel.ep_size, parallel.dp_size),
         activation_bytes=activation_bytes(stage, parallel, params.max_batched_tokens, params.max_num_seqs)
         if fixed is None
         else fixed,

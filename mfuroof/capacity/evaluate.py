@@ -35,6 +35,7 @@ def kv_capacity(
     memory_utilization: ArrayLike = 0.9,
     kv_dtype: Any = None,
     weight_dtype: Any = None,
+    weight_bytes_per_param: float | None = None,
     seq_len: ArrayLike | None = None,
     activation_bytes: ArrayLike | None = None,
     reserved_bytes: ArrayLike | None = None,
@@ -55,8 +56,10 @@ def kv_capacity(
     memory_utilization
         Share of the visible memory that may be used, in (0, 1]. [fraction]
     kv_dtype, weight_dtype
-        Names of formats; None for the checkpoint's own. On a quantised checkpoint a weight format replaces that of
-        the modules it quantises.
+        Names of formats; None (or ``"auto"``) for the checkpoint's own. On a quantised checkpoint a weight format
+        replaces that of the modules it quantises.
+    weight_bytes_per_param
+        One number for every parameter in place of formats, as in `ModelConfig.with_precision`. [bytes]
     seq_len
         Length for which sequences are counted; None to leave them out. [tokens]
     activation_bytes, reserved_bytes
@@ -100,7 +103,7 @@ def kv_capacity(
     inputs = flat_inputs(degrees, memory_utilization, kv_dtype, weight_dtype, seq_len, activation_bytes, reserved_bytes)
     block = _checked_block_size(block_size, device)
     _check_degrees(model, inputs)
-    context = Context(model, params, memory_bytes(device, params), block)
+    context = Context(model, params, memory_bytes(device, params), block, weight_bytes_per_param)
     return KvCapacity.of(model.name, device.name, block, inputs, _columns(context, inputs))
 
 
@@ -152,7 +155,10 @@ def _columns(context: Context, inputs: Inputs) -> dict[str, Any]:
 
 def _configurations(inputs: Inputs) -> Iterator[tuple[Parallel, str | None, str | None, I64]]:
     """Yield each distinct configuration with the positions of its elements."""
-    names = [[None if v is None else str(v) for v in column] for column in (inputs.kv_dtype, inputs.weight_dtype)]
+    names = [
+        [None if v is None or str(v).lower() == "auto" else str(v) for v in column]
+        for column in (inputs.kv_dtype, inputs.weight_dtype)
+    ]
     known = [list(dict.fromkeys(column)) for column in names]
     codes = [[k.index(v) for v in column] for k, column in zip(known, names, strict=True)]
     rows = np.vstack([inputs.degrees, *codes])

@@ -28,15 +28,28 @@ def memory_bytes(device: Hardware, params: CapacityParams) -> float:
 class Context:
     """What all elements of one call share; needs are counted once for each configuration."""
 
-    def __init__(self, model: ModelConfig, params: CapacityParams, memory_bytes: float, block_size: int) -> None:
+    def __init__(
+        self,
+        model: ModelConfig,
+        params: CapacityParams,
+        memory_bytes: float,
+        block_size: int,
+        weight_bytes_per_param: float | None,
+    ) -> None:
+        self._weight_bytes_per_param = weight_bytes_per_param
+        self._checkpoint = model
         self.params, self.memory_bytes, self.block_size = params, memory_bytes, block_size
-        self._models: dict[str | None, ModelConfig] = {None: model}
+        self._models: dict[str | None, ModelConfig] = {}
         self._demands: dict[Any, tuple[StageDemand, ...]] = {}
 
     def model(self, weight_dtype: str | None) -> ModelConfig:
         """Return the model with that weight format; None for its own."""
+        if weight_dtype is None and self._weight_bytes_per_param is None:
+            return self._checkpoint
         if weight_dtype not in self._models:
-            self._models[weight_dtype] = self._models[None].with_precision(weight_dtype=weight_dtype)
+            self._models[weight_dtype] = self._checkpoint.with_precision(
+                weight_dtype=weight_dtype, weight_bytes_per_param=self._weight_bytes_per_param
+            )
         return self._models[weight_dtype]
 
     def demands(self, parallel: Parallel, kv: str | None, weight: str | None) -> tuple[StageDemand, ...]:

@@ -5,25 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mfuroof.models import ModelConfig
+from mfuroof.models.sharding import layers_per_stage
 
-__all__ = ["layer_counts", "stage_models"]
-
-
-def layer_counts(num_layers: int, pp_size: int) -> tuple[int, ...]:
-    """Return the layers of each stage: even, what is left over on the stages before the last, which has the LM head.
-
-    The same split as vLLM's default.
-
-    Examples
-    --------
-    >>> layer_counts(80, 8), layer_counts(61, 4)
-    ((10, 10, 10, 10, 10, 10, 10, 10), (15, 15, 16, 15))
-    """
-    base, extra = divmod(num_layers, pp_size)
-    counts = [base] * pp_size
-    for i in range(extra):
-        counts[-2 - i] += 1
-    return tuple(counts)
+__all__ = ["stage_models"]
 
 
 def stage_models(model: ModelConfig, pp_size: int) -> tuple[ModelConfig, ...]:
@@ -35,7 +19,7 @@ def stage_models(model: ModelConfig, pp_size: int) -> tuple[ModelConfig, ...]:
         return (model,)
     stages = []
     start = 0
-    for i, count in enumerate(layer_counts(model.num_hidden_layers, pp_size)):
+    for i, count in enumerate(layers_per_stage(model.num_hidden_layers, pp_size)):
         stages.append(_stage(model, start, start + count, first=i == 0, last=i == pp_size - 1))
         start += count
     return tuple(stages)
@@ -51,13 +35,12 @@ def _stage(model: ModelConfig, start: int, stop: int, *, first: bool, last: bool
     formats = dict(model.formats)
     table = "embed_tokens" if first or model.tie_word_embeddings else "lm_head"
     kept = {"embed_tokens": formats[table]} if table in formats else {}
-    fields = {name: getattr(model, name) for name in type(model).__dataclass_fields__}
-    fields |= {
-        "layers": tuple(layers),
-        "num_hidden_layers": stop - start,
-        "vocab_size": model.vocab_size if first or last else 0,
-        "tie_word_embeddings": True,
-        "extra_params": model.extra_params if last else 0,
-        "formats": tuple(kept.items()),
-    }
-    return ModelConfig(**fields)
+    return replace(
+        model,
+        layers=tuple(layers),
+        num_hidden_layers=stop - start,
+        vocab_size=model.vocab_size if first or last else 0,
+        tie_word_embeddings=True,
+        extra_params=model.extra_params if last else 0,
+        formats=tuple(kept.items()),
+    )

@@ -7,15 +7,15 @@ from typing import Annotated
 import typer
 
 from mfuroof.cli import audit, gpus, ingest, kv, lookup, models, step, sweep, warmup
+from mfuroof.cli.command import add_command
 
 __all__ = ["app"]
 
-HELP = """
-How long LLM-serving steps take, for millions of batch shapes at once, from measured kernel tables.
-
-Exit codes: 0 done, 1 findings of an audit or a defect of ours, 2 bad input, 3 measured data missing or damaged,
-4 output that cannot be written, 130 interrupted.
-"""
+HELP = (
+    "How long LLM-serving steps take, for millions of batch shapes at once, from measured kernel tables.\n\n"
+    "Exit codes: 0 done, 1 findings of an audit or a defect of mfuroof, 2 bad input, 3 measured data missing or "
+    "damaged, 4 output that cannot be written, 130 interrupted."
+)
 
 app = typer.Typer(
     name="mfuroof",
@@ -40,6 +40,10 @@ def root(
         raise typer.Exit
 
 
-for command in (step, sweep, lookup, kv, gpus, models, audit, warmup):
-    command.register(app)
-ingest.register(app)
+for module in (step, sweep, lookup, kv, gpus, models, audit, warmup):
+    name = module.__name__.rpartition(".")[2]
+    add_command(app, name, getattr(module, name), module.EXAMPLES)
+
+group = typer.Typer(help="Convert measurements of other projects.", no_args_is_help=True)
+add_command(group, "aiconfigurator", ingest.aiconfigurator, ingest.EXAMPLES)
+app.add_typer(group, name="ingest")

@@ -1,0 +1,7 @@
+"""temporary"""
+
+EXAMPLES = ()
+
+
+def audit() -> None:
+    "Audit."

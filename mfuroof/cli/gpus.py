@@ -8,19 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import examples, print_json, print_pairs, print_table
+from mfuroof.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from mfuroof.hardware import Hardware
 
-__all__ = ["register"]
+__all__ = ["EXAMPLES", "gpus"]
 
-EXAMPLES = examples("mfuroof gpus", "mfuroof gpus h100_sxm", "mfuroof gpus --json")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("gpus", epilog=EXAMPLES)(gpus)
+EXAMPLES = ("mfuroof gpus", "mfuroof gpus h100_sxm", "mfuroof gpus --json")
 
 
 def gpus(
@@ -91,7 +86,5 @@ def _print_one(gpu: Hardware) -> None:
     ]
     made = " ".join(t for t in (gpu.vendor, gpu.arch) if t)
     tables = "embedded" if gpu.tables else "none embedded"
-    print_pairs(
-        f"{gpu.name} ({made}), kernel tables: {tables}",
-        [(label, f"{value}   {sources(key)}".rstrip()) for label, value, key in pairs],
-    )
+    rows = [(label, value, sources(key)) for label, value, key in pairs]
+    print_table(f"{gpu.name} ({made}), kernel tables: {tables}", ("figure", "value", "source"), rows, numbers=(1,))

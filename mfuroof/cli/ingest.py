@@ -8,26 +8,14 @@ from typing import Annotated
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import examples, print_json, print_table
+from mfuroof.cli.output import print_json, print_table
 
-__all__ = ["register"]
+__all__ = ["EXAMPLES", "aiconfigurator"]
 
-EXAMPLES = examples(
-    "mfuroof ingest aiconfigurator aiconfigurator-core --gpu h100_sxm --engine vllm --out tables",
-    "mfuroof ingest aiconfigurator ./aiconfigurator_core-0.12.0-py3-none-any.whl --gpu l40s --family gemm --out tables",
+EXAMPLES = (
+    "mfuroof ingest aiconfigurator aiconfigurator-core --gpu h100_sxm --out tables",
+    "mfuroof ingest aiconfigurator core.whl --gpu l40s --family gemm --out tables",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the group of commands."""
-    group = typer.Typer(help="Convert measurements of other projects.", no_args_is_help=True)
-    group.callback()(_group)
-    group.command("aiconfigurator", epilog=EXAMPLES)(aiconfigurator)
-    app.add_typer(group, name="ingest")
-
-
-def _group() -> None:
-    """Convert measurements of other projects into the layout of the database."""
 
 
 def aiconfigurator(

@@ -7,28 +7,21 @@ from typing import Annotated
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import examples, print_json, print_table
+from mfuroof.cli.output import print_json, print_table
 
-__all__ = ["register"]
+__all__ = ["EXAMPLES", "kv"]
 
-EXAMPLES = examples(
+EXAMPLES = (
     "mfuroof kv meta-llama/Llama-3.1-70B --gpu h100_sxm --tp 2,4,8",
     "mfuroof kv Qwen/Qwen3-32B --gpu h200_sxm --kv-dtype fp8 --seq-len 8192",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("kv", epilog=EXAMPLES)(kv)
 
 
 def kv(
     model: o.Model,
     gpu: o.Gpu,
     tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel ranks, one or several.", metavar="RANGE")] = "1",
-    seq_len: Annotated[
-        int | None, typer.Option("--seq-len", help="Also count sequences of this many tokens.")
-    ] = None,
+    seq_len: Annotated[int | None, typer.Option("--seq-len", help="Also count sequences of this many tokens.")] = None,
     block_size: Annotated[int, typer.Option("--block-size", help="Tokens of one KV block.")] = 16,
     memory_utilization: o.MemoryUtilization = 0.9,
     weight_dtype: o.WeightDtype = None,

@@ -8,29 +8,24 @@ from typing import Annotated
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import examples, print_json, print_table
+from mfuroof.cli.output import print_json, print_table
 
-__all__ = ["register"]
+__all__ = ["EXAMPLES", "lookup"]
 
-EXAMPLES = examples(
+EXAMPLES = (
     "mfuroof lookup gemm --gpu h100_sxm dtype=bf16 n=4096 k=4096 m=1:1024:x2",
-    "mfuroof lookup attn_decode --gpu h100_sxm num_attention_heads=32 num_key_value_heads=8 batch_size=32 kv_len=2048",
-    "mfuroof lookup attn_prefill --data ./bench_data --gpu h20 heads=32 kv_heads=8 head_dim=128 seq_len=3000",
+    "mfuroof lookup comm --gpu h100_sxm op=all_reduce backend=nccl elements=1000000",
+    "mfuroof lookup attn_decode --data DIR --gpu h20 heads=32 kv_heads=8 ...",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("lookup", epilog=EXAMPLES)(lookup)
 
 
 def lookup(
     family: Annotated[str, typer.Argument(help="Table family: gemm, attn_prefill, attn_decode, moe, comm and others.")],
+    gpu: o.Gpu,
     at: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE...", help="Where to read; the last keys of a family may be a RANGE."),
     ] = None,
-    gpu: o.Gpu = "h100_sxm",
     engine: o.Engine = "vllm",
     data: Annotated[
         Path | None, typer.Option("--data", help="A folder of MFU files in the InferSim / BLIS layout instead.")
@@ -53,11 +48,11 @@ def lookup(
     if data is None:
         answer = kernel_lookup(family, queries, gpu, engine, rule or "linear", outside)
     else:
-        answer = bench_lookup(data, family, queries, gpu, rule)
+        answer = bench_lookup(data, family, queries, gpu, rule, outside)
     if json:
         print_json(answer.to_dict())
     else:
-        print_table(answer.title, answer.head, answer.rows(), text_columns=0)
+        print_table(answer.title, answer.head, answer.rows(), numbers=range(len(answer.head)))
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:

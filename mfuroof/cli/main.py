@@ -41,12 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = _run(arguments)
             sys.stdout.flush()
             return code
-        except BrokenPipeError:  # the reader has seen enough, for instance head
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        except (KeyboardInterrupt, SystemExit) as stop:
-            _say(f"stopped{': ' + str(stop) if str(stop) else ''}")
+        except KeyboardInterrupt:
+            _say("stopped; nothing was left half-written")
             return INTERRUPTED
+        except (BrokenPipeError, SystemExit) as end:
+            pipe = isinstance(end, BrokenPipeError) or isinstance(end.__context__, BrokenPipeError)
+            if pipe:  # the reader has seen enough, for instance head
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+            return 0 if pipe else DEFECT
         except Exception as error:
             if debug:
                 traceback.print_exc()

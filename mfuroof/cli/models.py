@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import examples, print_json, print_pairs, print_table
+from mfuroof.cli.output import print_json, print_pairs, print_table
 
 if TYPE_CHECKING:
     from mfuroof.models import ModelConfig
 
-__all__ = ["register"]
+__all__ = ["EXAMPLES", "models"]
 
-EXAMPLES = examples(
-    "mfuroof models", "mfuroof models --sizes", "mfuroof models Qwen/Qwen3-32B", "mfuroof models ./config.json --json"
+EXAMPLES = (
+    "mfuroof models",
+    "mfuroof models --sizes",
+    "mfuroof models Qwen/Qwen3-32B --weight-dtype fp8",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("models", epilog=EXAMPLES)(models)
 
 
 def models(

@@ -40,7 +40,9 @@ def complete_model(incomplete: str) -> list[str]:
 Model = Annotated[
     str,
     typer.Argument(
-        metavar="MODEL", help="Built-in model, or the path of a config.json or its folder.", autocompletion=complete_model
+        metavar="MODEL",
+        help="Built-in model, or the path of a config.json or its folder.",
+        autocompletion=complete_model,
     ),
 ]
 Gpu = Annotated[str, typer.Option("--gpu", help="GPU, see mfuroof gpus.", autocompletion=complete_gpu)]
@@ -62,7 +64,8 @@ Missing = Annotated[
     typer.Option("--missing", help="Where no table covers an operation: raise, roofline or nan; raise by default."),
 ]
 WeightDtype = Annotated[
-    str | None, typer.Option("--weight-dtype", help="Format of the weights, such as fp8 or w4a16; the checkpoint's own.")
+    str | None,
+    typer.Option("--weight-dtype", help="Format of the weights, such as fp8 or w4a16; the checkpoint's own."),
 ]
 KvDtype = Annotated[str | None, typer.Option("--kv-dtype", help="Format of the KV cache; the checkpoint's own.")]
 MemoryUtilization = Annotated[

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["console", "count", "examples", "print_json", "print_pairs", "print_table"]
+__all__ = ["console", "count", "print_json", "print_pairs", "print_table"]
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -20,18 +20,15 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False)
 
 
-def examples(*lines: str) -> str:
-    """Return the epilogue of a help text: each line as it is to be typed."""
-    return "Examples:\n\n\b\n" + "\n".join(lines)
-
-
 def print_json(value: Any) -> None:
     """Print a value as JSON; what is not finite becomes null."""
     print(json.dumps(_clean(value), indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, text_columns: int = 1) -> None:
-    """Print a table; the first ``text_columns`` columns are words, the others numbers.
+def print_table(
+    title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Collection[int] | None = None
+) -> None:
+    """Print a table; ``numbers`` are the positions of columns of numbers, all but the first if left out.
 
     Words may be folded onto a second line on a narrow terminal, numbers never.
     """
@@ -39,7 +36,7 @@ def print_table(title: str, head: Sequence[str], rows: Iterable[Sequence[Any]], 
 
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, name in enumerate(head):
-        words = i < text_columns
+        words = i not in numbers if numbers is not None else i == 0
         table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))

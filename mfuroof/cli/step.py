@@ -7,24 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import examples, print_json, print_table
+from mfuroof.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from mfuroof.breakdown import StepResult
     from mfuroof.step import StepEvaluator
 
-__all__ = ["register"]
+__all__ = ["EXAMPLES", "step"]
 
-EXAMPLES = examples(
-    "mfuroof step meta-llama/Llama-3.1-8B --gpu h100_sxm --decode-batch 32 --decode-context 2047",
-    "mfuroof step Qwen/Qwen3-32B --gpu h200_sxm --tp 2 --prefill-tokens 2048 --weight-dtype fp8",
-    "mfuroof step ./config.json --gpu a100_sxm --preset blis --decode-batch 64 --json",
+EXAMPLES = (
+    "mfuroof step Qwen/Qwen3-8B --gpu l40s --decode-batch 32 --decode-context 2047",
+    "mfuroof step Qwen/Qwen3-32B --gpu h200_sxm --tp 2 --prefill-tokens 2048",
+    "mfuroof step Qwen/Qwen3-8B --gpu h100_sxm --decode-batch 8 --weight-dtype fp8",
+    "mfuroof step Qwen/Qwen3-8B --gpu h100_sxm --decode-batch 8 --preset blis --json",
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("step", epilog=EXAMPLES)(step)
 
 
 def step(

@@ -12,24 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import console, count, examples, print_json, print_table
+from mfuroof.cli.output import console, count, print_json, print_table
 
 if TYPE_CHECKING:
     from mfuroof.sweep import SweepSummary
 
-__all__ = ["register"]
+__all__ = ["EXAMPLES", "sweep"]
 
-EXAMPLES = examples(
+EXAMPLES = (
     "mfuroof sweep meta-llama/Llama-3.1-70B --gpu h100_sxm --tp 1,2,4,8",
-    "mfuroof sweep Qwen/Qwen3-32B --gpu h100_sxm,h200_sxm --decode-batch 1:512:x2 --out q.parquet",
-    "mfuroof sweep meta-llama/Llama-3.1-8B --gpu l40s --weight-dtype own,fp8 --decode-context 0:8192:lin17",
+    "mfuroof sweep Qwen/Qwen3-32B --gpu h100_sxm,h200_sxm --decode-batch 1:512:x2",
+    "mfuroof sweep Qwen/Qwen3-8B --gpu l40s --weight-dtype own,fp8 --out q.parquet",
 )
-RANGE = "8, 1,2,4, 1:64, 0:8192:+512, 1:512:x2, 0:8192:lin17 or 1:8192:log14"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("sweep", epilog=EXAMPLES)(sweep)
 
 
 def _range(option: str, what: str) -> Any:
@@ -39,7 +33,7 @@ def _range(option: str, what: str) -> Any:
 def sweep(
     model: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL...", help="Models, or paths of configs.", autocompletion=o.complete_model),
+        typer.Argument(metavar="MODEL", help="Models, or paths of configs.", autocompletion=o.complete_model),
     ],
     gpu: Annotated[str, typer.Option("--gpu", help="GPUs, comma-separated.", autocompletion=o.complete_gpu)],
     tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel ranks.", metavar="RANGE")] = "1",
@@ -51,7 +45,7 @@ def sweep(
         str, typer.Option("--kv-dtype", help="KV-cache formats, comma-separated; own is the checkpoint's.")
     ] = "own",
     decode_batch: Annotated[str, _range("--decode-batch", "Decode requests of a step.")] = "1:256",
-    decode_context: Annotated[str, _range("--decode-context", "Tokens each has in the KV cache.")] = "0:32768:+1024",
+    decode_context: Annotated[str, _range("--decode-context", "Tokens each has in the KV cache.")] = "1024:32768:+1024",
     prefill_batch: Annotated[str, _range("--prefill-batch", "Prefill requests of a step.")] = "1",
     prefill_tokens: Annotated[str, _range("--prefill-tokens", "New tokens of each; 0: decode only.")] = "0:8192:+256",
     prefill_context: Annotated[str, _range("--prefill-context", "Tokens each has in the KV cache.")] = "0",
@@ -71,7 +65,7 @@ def sweep(
 
     A RANGE is 8, 1,2,4, 1:64 (every number), 0:8192:+512 (add), 1:512:x2 (multiply), 0:8192:lin17 or 1:8192:log14
     (evenly or geometrically spaced points), or several of them with commas between. The file appears under its name
-    when it is complete; as it stands, the defaults give 278,784 shapes for each model, GPU and rank count.
+    when it is complete; as it stands, the defaults give 270,336 shapes for each model, GPU and rank count.
     """
     from mfuroof.cli.costs import cost_and_params
     from mfuroof.sweep import Sweep, run_sweep
@@ -136,7 +130,15 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
     if not terminal.is_terminal:
         yield None
         return
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -175,7 +177,9 @@ def _print(summary: SweepSummary, out: Path) -> None:
         print("* no step of this case fits into GPU memory")
     if shares and len(shares[0]) > 2:
         print()
-        print_table("Share of steps by what binds them", ("case", "compute", "memory", "comm", "overhead", "fit"), shares)
+        print_table(
+            "Share of steps by what binds them", ("case", "compute", "memory", "comm", "overhead", "fit"), shares
+        )
     for case in summary.cases:
         if case.rows == 0:
             print(f"not priced: {case.case.title}: {case.reason}")

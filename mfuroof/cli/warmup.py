@@ -5,16 +5,12 @@ from __future__ import annotations
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import examples, print_json
+from mfuroof.cli.output import print_json
 
-__all__ = ["register"]
+__all__ = ["EXAMPLES", "warmup"]
 
+EXAMPLES = ("mfuroof warmup",)
 MODEL, GPU = "meta-llama/Llama-3.1-8B", "h100_sxm"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("warmup", epilog=examples("mfuroof warmup"))(warmup)
 
 
 def warmup(json: o.Json = False) -> None:

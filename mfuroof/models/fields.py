@@ -51,7 +51,7 @@ _STRUCTURAL = re.compile(
     r"|sparse_attention|linear_attn|hc_mult|kv_shared|dense_intermediate|intermediate_size_mlp|global_|swa_|attn_layer"
 )
 _HARMLESS = re.compile(
-    r"dtype|aux|renorm|loss|jitter|dropout|scaling|rope|norm_|_norm$|freq$|router_(?!size)|_bias|capacity|output_router|mtp|nextn"
+    r"dtype|quant|compression|aux|renorm|loss|jitter|dropout|scaling|rope|norm_|_norm$|freq$|router_(?!size)|_bias|capacity|output_router|mtp|nextn"
     r"|act$|init|overlap|chunk_size|token|vision|audio|image|video|_eps|time_step|_func$|latent_moe_use_norm|_method$|offset|interleave$"
     r"|backend|_impl|^use_mamba|share_for|cache|_theta|vocab_size_per_layer_input|expert_group|n_group|ep_size|proj_bias"
 )

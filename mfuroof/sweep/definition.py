@@ -32,7 +32,7 @@ class Sweep:
     """Every combination of cases (model, GPU, engine, ranks, precision) and step shapes (batches and lengths).
 
     Each field takes one value or several; counts also take the spellings of `mfuroof.sweep.axis_values`, such as
-    ``"1:512:x2"``. The defaults of the shape axes span decode-only and mixed steps: 278,784 shapes a case.
+    ``"1:512:x2"``. The defaults of the shape axes span decode-only and mixed steps: 270,336 shapes a case.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Sweep:
     Examples
     --------
     >>> Sweep("meta-llama/Llama-3.1-8B", "h100_sxm", decode_batch="1:256:x2", prefill_new_tokens="0,512").grid().rows
-    594
+    576
     """
 
     model: Any
@@ -81,7 +81,7 @@ class Sweep:
     weight_dtype: Any = None
     kv_dtype: Any = None
     decode_batch: Any = "1:256"
-    decode_context: Any = "0:32768:+1024"
+    decode_context: Any = "1024:32768:+1024"
     prefill_batch: Any = 1
     prefill_new_tokens: Any = "0:8192:+256"
     prefill_context: Any = 0
@@ -151,4 +151,3 @@ def _several(value: Any) -> tuple[Any, ...]:
     for item in value:
         parts += [item] if not isinstance(item, str) else _several(item)
     return tuple(parts)
-

@@ -78,7 +78,7 @@ def run_sweep(
     Examples
     --------
     >>> run_sweep(Sweep("meta-llama/Llama-3.1-8B", "h100_sxm", prefill_new_tokens=0)).rows
-    8448
+    8192
     """
     began = time.perf_counter()
     plan, columns = _prepared(sweep, detail, infeasible)

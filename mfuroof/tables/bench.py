@@ -79,7 +79,10 @@ class BenchData:
         figures = figures_of(gpu, self.peaks) if self.peaks is not None else None
         if figures is not None and dtype in figures[1]:
             return float(figures[1][dtype])
-        implied = self.cache.setdefault(("implied", gpu, dtype), self._implied(gpu, dtype))
+        key = ("implied", gpu.casefold(), dtype)
+        if key not in self.cache:
+            self.cache[key] = self._implied(gpu, dtype)
+        implied = self.cache[key]
         if implied is None:
             expected = f"a {dtype} rate of {gpu}, as peaks= of load_bench_data"
             raise InputError(Problem("peaks", "none, and no file implies one", expected))
@@ -87,7 +90,8 @@ class BenchData:
 
     def _implied(self, gpu: str, dtype: str) -> PeakInterval | None:
         """Return the narrowest interval that nine tenths of the rows of a file agree on."""
-        columns = [f for f in self.files if f.gpu == gpu and f.layout.peak_dtype == dtype and "mfu" in f.columns]
+        own = [f for f in self.files if f.gpu.casefold() == gpu.casefold() and f.layout.peak_dtype == dtype]
+        columns = [f for f in own if "mfu" in f.columns]
         found = [interval for interval in (implied_peak(f, "mfu") for f in columns) if interval is not None]
         usable = [i for i in found if i.agreeing >= 0.9 * i.rows and i.high - i.low < 0.01 * i.middle]
         return min(usable, key=lambda i: (i.high - i.low) / i.middle, default=None)

@@ -1,0 +1,52 @@
+"""What serving engines do around the kernels: which of them they fuse, and the time no kernel table holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mfuroof._boundary import choice
+
+__all__ = ["ENGINES", "EngineProfile", "engine_profile"]
+
+
+@dataclass(frozen=True)
+class EngineProfile:
+    """Habits of one engine.
+
+    Attributes
+    ----------
+    name
+        Engine as in the tables.
+    fuses_all_reduce_norm
+        GPU architectures on which the all-reduce after a block and the norm behind it are one kernel, taken from the
+        fastest collective at hand.
+    step_overhead_s, layer_overhead_s, sequence_overhead_s
+        Time beside the kernels: per step (scheduling, inputs, sampling that the GPU waits for), per layer (rotary
+        embedding, KV write and what else is in no table), and per sequence that emits a token. Fitted on development
+        measurements only; see docs/accuracy.md. [s]
+    """
+
+    name: str
+    fuses_all_reduce_norm: tuple[str, ...] = ()
+    step_overhead_s: float = 0.0
+    layer_overhead_s: float = 0.0
+    sequence_overhead_s: float = 0.0
+
+
+ENGINES = MappingProxyType(
+    {
+        p.name: p
+        for p in (
+            EngineProfile("vllm", ("Blackwell",)),
+            EngineProfile("sglang", ("Blackwell",)),
+            EngineProfile("trtllm", ("Hopper", "Blackwell")),
+        )
+    }
+)
+"""Known engines by name."""
+
+
+def engine_profile(name: str) -> EngineProfile:
+    """Return the profile of an engine; raise `UnknownNameError` naming the nearest otherwise."""
+    return ENGINES[choice("engine", name, ENGINES)]

@@ -1,0 +1,254 @@
+"""What a step of the kernels cost takes, in plain Python: the slowest obvious way, importing nothing of ours.
+
+Grids are lists of rows: batch 2**i, length 2**j. A curve is (knots, values, slope beyond the last knot). ``prompts`` are
+tuples (count, context, new tokens, emits), ``decoding`` tuples (count, context). The tables of a bound model are a dict:
+
+    tokens, sequences   lists of curves (one a component)
+    decode              grid of decode attention over batch and KV length
+    prefill             list of dicts: launch (by batch), time (grid), window (None without), kv_read_s
+    blend               "affine_rate" or "sqrt" between measured prompt lengths
+    spread              whether decode attention is a mean of five KV lengths
+"""
+
+from __future__ import annotations
+
+import math
+
+# ------------------------------------------------------------------ curves
+
+
+def between(x0, x1, y0, y1, x):
+    return y0 + (x - x0) / (x1 - x0) * (y1 - y0)
+
+
+def line(curve, x):
+    """Nothing below the first knot, straight between knots, on with the last slope."""
+    knots, values, beyond = curve
+    if x < knots[0]:
+        return 0.0
+    if x >= knots[-1]:
+        return values[-1] + beyond * (x - knots[-1])
+    i = max(i for i, knot in enumerate(knots) if knot <= x)
+    return between(knots[i], knots[i + 1], values[i], values[i + 1], x)
+
+
+def isotonic(values):
+    """The non-decreasing fit of least squares: the largest of the smallest means of the runs around each point."""
+
+    def mean(a, b):
+        return math.fsum(values[a : b + 1]) / (b - a + 1)
+
+    n = len(values)
+    return [max(min(mean(a, b) for b in range(i, n)) for a in range(i + 1)) for i in range(n)]
+
+
+def isotonic_grid(grid, rounds, tolerance):
+    """Rows and columns in turn until nothing moves, then a running maximum."""
+    grid = [list(row) for row in grid]
+    for _ in range(rounds):
+        before = [list(row) for row in grid]
+        moved = 0.0
+        for turn in range(2):
+            lines = grid if turn == 0 else [list(column) for column in zip(*grid, strict=True)]
+            fitted = [isotonic(values) for values in lines]
+            moves = [abs(f - v) / abs(v) for a, b in zip(fitted, lines, strict=True) for f, v in zip(a, b, strict=True)]
+            moved = max(moved, *moves)
+            grid = fitted if turn == 0 else [list(row) for row in zip(*fitted, strict=True)]
+        if moved <= tolerance or grid == before:
+            break
+    return [
+        [max(grid[a][b] for a in range(i + 1) for b in range(j + 1)) for j in range(len(grid[0]))]
+        for i in range(len(grid))
+    ]
+
+
+# ------------------------------------------------------------------ attention
+
+
+def cell(size, x):
+    """Index of the cell of a power-of-two axis that holds x; the last one goes on for ever."""
+    j = 0
+    while j < size - 2 and 2 ** (j + 1) <= x:
+        j += 1
+    return j
+
+
+def decode(grid, batch, kv_len):
+    if batch == 0:
+        return 0.0
+    i, j = cell(len(grid), batch), cell(len(grid[0]), kv_len)
+    low, high = (between(2**j, 2 ** (j + 1), row[j], row[j + 1], kv_len) for row in (grid[i], grid[i + 1]))
+    return between(2**i, 2 ** (i + 1), low, high, batch)
+
+
+def decode_at(tables, batch, kv_len):
+    if not tables["spread"]:
+        return decode(tables["decode"], batch, kv_len)
+    low, high = math.floor(0.9 * kv_len), math.floor(1.1 * kv_len)
+    points = [max(low + math.floor(i * (high - low) / 4), 1) for i in range(5)]
+    return sum(decode(tables["decode"], batch, kv) for kv in points) / 5
+
+
+def decode_mixed(tables, decoding):
+    """A batch is at least as slow as any set of its requests of at least 2**j tokens, taken at their mean length."""
+    slowest = 0.0
+    for j in range(64):
+        longest = [(count, context + 1) for count, context in decoding if context + 1 >= 2**j and count > 0]
+        if longest:
+            n = sum(count for count, _ in longest)
+            slowest = max(slowest, decode_at(tables, n, sum(count * kv for count, kv in longest) / n))
+    return slowest
+
+
+def pairs(context, new, window):
+    """Query-key pairs of ``new`` tokens behind ``context``: the integral of min(position, window)."""
+    end = context + new
+    if window is None:
+        return (end - context) * (end + context) / 2
+    low, high = min(context, window), min(end, window)
+    return (high - low) * (high + low) / 2 + window * ((end - context) - (high - low))
+
+
+def prefill_part(part, blend, batch, context, new):
+    """Launch and area of ``batch`` prompts as long as context and chunk together; the area shrinks with the prefix."""
+    if batch == 0 or new == 0:
+        return 0.0
+    length, window = context + new, part["window"]
+    i, j = cell(len(part["time"]), batch), cell(len(part["time"][0]), length)
+    by_row = []
+    for row in (i, i + 1):
+        t0, t1, launch = part["time"][row][j], part["time"][row][j + 1], part["launch"][row]
+        if blend == "sqrt":  # the root is straight between lengths, and nothing of it is launch
+            at_length = between(2**j, 2 ** (j + 1), math.sqrt(t0), math.sqrt(t1), length)
+            by_row.append((0.0, at_length * at_length))
+        else:  # the time a token beyond the launch is straight between lengths
+            rate = between(2**j, 2 ** (j + 1), (t0 - launch) / 2**j, (t1 - launch) / 2 ** (j + 1), length)
+            by_row.append((launch, length * rate))
+    (launch0, area0), (launch1, area1) = by_row
+    launch = between(2**i, 2 ** (i + 1), launch0, launch1, batch)
+    area = between(2**i, 2 ** (i + 1), area0, area1, batch)
+    seen = min(length, math.inf if window is None else window + new)
+    time = launch + area * pairs(context, new, window) / pairs(0, length, window)
+    return max(time, part["kv_read_s"] * batch * seen)
+
+
+def prefill_like(tables, batch, context, new):
+    return sum(prefill_part(part, tables["blend"], batch, context, new) for part in tables["prefill"])
+
+
+def prefill_mixed(tables, prompts):
+    """A prompt is priced as one of as many like it as fill the tokens of all prompts."""
+    present = [(count, context, new) for count, context, new, _ in prompts if new > 0 and count > 0]
+    lengths = sum(count * (context + new) for count, context, new in present)
+    total = 0.0
+    for count, context, new in present:
+        like = lengths / (context + new)
+        total += count * prefill_like(tables, like, context, new) / like
+    return total
+
+
+# ------------------------------------------------------------------ steps
+
+
+def parts(tables, tokens, sequences, prefill, decoding):
+    return [*(line(c, tokens) for c in tables["tokens"]), *(line(c, sequences) for c in tables["sequences"]), prefill, decoding]
+
+
+def uniform(tables, decode_batch, decode_context, prefill_batch, new, context, emits):
+    """Parts of a step: token curves, sequence curves, prefill attention, decode attention."""
+    prompts = prefill_batch if new > 0 else 0
+    prefill = prefill_like(tables, prompts, context, new)
+    decoding = decode_at(tables, decode_batch, decode_context + 1) if decode_batch else 0.0
+    return parts(tables, decode_batch + prompts * new, decode_batch + prompts * emits, prefill, decoding)
+
+
+def ragged(tables, decoding, prompts):
+    present = [p for p in prompts if p[2] > 0]
+    requests = sum(count for count, _ in decoding)
+    tokens = requests + sum(count * new for count, _, new, _ in present)
+    sequences = requests + sum(count * emits for count, _, _, emits in present)
+    return parts(tables, tokens, sequences, prefill_mixed(tables, prompts), decode_mixed(tables, decoding))
+
+
+# ------------------------------------------------------------------ measured tables to curves and grids
+
+
+def roofline(m, n, k, bytes_per_element, peak, bandwidth):
+    return max(2 * m * n * k / peak, bytes_per_element * (m * n + m * k + n * k) / bandwidth)
+
+
+def gemm(sites, n, k, m, neighbours, reach, bytes_per_element, peak, bandwidth):
+    """Time at a measured m; sites are {(n, k): {m: latency}}. A shape that was not measured borrows utilisation."""
+
+    def best(m, n, k):
+        return roofline(m, n, k, bytes_per_element, peak, bandwidth)
+
+    def read(site):
+        curve = {m: max(t, best(m, *site)) for m, t in sorted(sites[site].items())}
+        return line((list(curve), list(curve.values()), 0.0), m)
+
+    if (n, k) in sites:
+        return read((n, k))
+    far = {site: math.hypot(math.log2(site[0] / n), math.log2(site[1] / k)) for site in sorted(sites)}
+    near = sorted(far, key=far.get)[:neighbours]
+    near = [s for s in near if far[s] <= reach] or near[:1]
+    weight = {site: far[site] ** -2 for site in near}
+    used = sum(weight[s] * best(m, *s) / read(s) for s in near) / sum(weight.values())
+    return best(m, n, k) / used
+
+
+def collective(sizes, latency, elements_per_token, tokens):
+    """Straight between message sizes, held below the smallest, in proportion beyond the largest."""
+    message = tokens * elements_per_token
+    if message <= sizes[0]:
+        return latency[0]
+    if message >= sizes[-1]:
+        return latency[-1] * message / sizes[-1]
+    return line((sizes, latency, 0.0), message)
+
+
+def decode_frontier(measured, rows, columns):
+    """Fill a grid of decode attention from {(batch exponent, length exponent): time}."""
+    grid = [[measured.get((i, j)) for j in range(columns)] for i in range(rows)]
+    first = min(j for i, j in measured if i == 0)
+    for i in range(rows):
+        start = grid[i][first]
+        if start is not None:
+            grid[i][:first] = [start] * first
+        known = [j for j in range(columns) if grid[i][j] is not None]
+        for j in range(known[-1] + 1 if known else 0, columns):
+            if i == 0:  # the growth of the last octave, at most in proportion
+                grid[0][j] = grid[0][j - 1] * min(grid[0][j - 1] / grid[0][j - 2], 2)
+            elif not known:  # twice the requests take twice the time
+                grid[i][j] = 2 * grid[i - 1][j]
+            else:  # as the next smaller batch grows there, for twice the requests
+                last = known[-1]
+                grid[i][j] = grid[i][last] + 2 * (grid[i - 1][j] - grid[i - 1][last])
+    return grid
+
+
+def prefill_frontier(measured, rows, columns, blend):
+    """Fill a grid of prefill attention from {(batch exponent, length exponent): time}."""
+    measured = dict(measured)
+    lengths = sorted({j for _, j in measured})
+    for j in lengths:
+        for i in range(rows):
+            if (i, j) not in measured:  # two half batches
+                measured[i, j] = 2 * measured[i - 1, j]
+    grid = []
+    for i in range(rows):
+        row = []
+        for j in range(columns):
+            if j > lengths[-1]:  # the square of the length
+                row.append(measured[i, lengths[-1]] * 4.0 ** (j - lengths[-1]))
+            elif j in lengths:
+                row.append(measured[i, j])
+            else:
+                a, b = max(x for x in lengths if x < j), min(x for x in lengths if x > j)
+                t0, ta, tb = measured[i, lengths[0]], measured[i, a], measured[i, b]
+                if blend == "sqrt":
+                    row.append(between(2**a, 2**b, math.sqrt(ta), math.sqrt(tb), 2**j) ** 2)
+                else:
+                    row.append(t0 + 2**j * between(2**a, 2**b, (ta - t0) / 2**a, (tb - t0) / 2**b, 2**j))
+        grid.append(row)
+    return grid
