@@ -81,6 +81,9 @@ def count_array(where: str, values: ArrayLike, problems: Problems, *, minimum: i
     """
     expected = f"whole numbers in [{minimum}, 2**40]"
     empty = freeze([], np.int64)
+    if np.ma.is_masked(values):
+        problems.add(where, "masked values", expected)
+        return empty
     try:
         array = np.asarray(values)
         if array.dtype == object:

@@ -66,6 +66,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "prefill_request_overhead_s": _SECONDS,
     "mixed_request_overhead_s": _SECONDS,
     "layer_overhead_s": _SECONDS,
+    "sequence_overhead_s": _SECONDS,
     "causal_divisor": (1.0, 4.0, False),
     "flops_per_peak_flop": _FACTOR,
     "bytes_per_peak_byte": _FACTOR,
@@ -78,6 +79,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
     "missing": ("raise", "roofline", "nan"),
     "prefill_blend": ("affine_rate", "sqrt"),
     "moe_distribution": MOE_DISTRIBUTIONS,
+    "collective": ("fastest", "first"),
     "architecture": ("layers", "uniform", "uniform_dense"),
     "phase_combination": ("joint", "sum", "max", "token_weighted", None),
     "tp_communication": ("none", "ring", "world", None),
@@ -91,6 +93,7 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 _SWITCHES = (
     "monotone",
     "transfer",
+    "engine_habits",
     "prefix_launch_kept",
     "prefix_kv_floor",
     "prefill_extra_kernels",

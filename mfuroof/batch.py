@@ -83,7 +83,8 @@ class StepBatch:
         return getattr(self.columns, name)  # type: ignore[no-any-return]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return StepBatch, (self.form, self.columns, self._length)
+        columns = {f.name: getattr(self.columns, f.name) for f in fields(self.columns)}
+        return _restored, (self.form, columns, self._length)
 
     def __repr__(self) -> str:
         if self.form == "uniform":
@@ -171,29 +172,32 @@ class StepBatch:
         Raises
         ------
         InputError
-            Different numbers of steps, pairs that are no pairs, or values out of range.
+            Different numbers of steps or prompts, pairs that are no pairs, or values out of range.
 
         Examples
         --------
         >>> len(StepBatch.ragged(prefill=[[(0, 512)], []], decode=[[2047, 100], [300]]))
         2
         """
-        n = len(decode) if decode is not None else len(prefill) if prefill is not None else 0
-        prefill = [[]] * n if prefill is None else prefill
-        decode = [[]] * n if decode is None else decode
-        if len(prefill) != len(decode):
-            raise InputError(Problem("prefill", f"{len(prefill)} steps", f"{len(decode)} as in decode"))
-        prefill_lists = [_pairs(f"prefill[{i}]", step) for i, step in enumerate(prefill)]
-        decode_lists = [np.asarray(step).ravel() for step in decode]
-        pairs = np.concatenate([np.empty((0, 2), np.int64), *prefill_lists])
-        flags = ONE if emits is None else np.concatenate([np.empty(0, np.int64), *[np.asarray(e, int) for e in emits]])
+        given = {"decode": decode, "prefill": prefill, "emits": emits}
+        steps = {name: _list(name, value, "one list a step") for name, value in given.items() if value is not None}
+        n, first = next(((len(v), k) for k, v in steps.items()), (0, ""))
+        for name, value in steps.items():
+            if len(value) != n:
+                raise InputError(Problem(name, f"{len(value)} steps", f"{n} as in {first}"))
+        prompts = [_pairs(f"prefill[{i}]", step) for i, step in enumerate(steps.get("prefill", [[]] * n))]
+        contexts = [_flat(f"decode[{i}]", step) for i, step in enumerate(steps.get("decode", [[]] * n))]
+        flags = [_flat(f"emits[{i}]", step) for i, step in enumerate(steps.get("emits", []))]
+        for i, (step, pairs) in enumerate(zip(flags, prompts, strict=False)):
+            if len(step) != len(pairs):
+                raise InputError(Problem(f"emits[{i}]", f"{len(step)} values", f"{len(pairs)} as in prefill[{i}]"))
         return cls._from_csr(
-            decode_offsets=_offsets(decode_lists),
-            decode_contexts=np.concatenate([np.empty(0, np.int64), *decode_lists]),
-            prefill_offsets=_offsets(prefill_lists),
-            prefill_contexts=pairs[:, 0],
-            prefill_new_tokens=pairs[:, 1],
-            prefill_emits=flags,
+            decode_offsets=_offsets(contexts),
+            decode_contexts=_joined("decode", contexts),
+            prefill_offsets=_offsets(prompts),
+            prefill_contexts=_joined("prefill", [pairs[:, 0] for pairs in prompts]),
+            prefill_new_tokens=_joined("prefill", [pairs[:, 1] for pairs in prompts]),
+            prefill_emits=ONE if emits is None else _joined("emits", flags),
         )
 
     @classmethod
@@ -220,13 +224,18 @@ class StepBatch:
         """Read steps from an Arrow table: uniform columns, or list columns of requests.
 
         Uniform: ``decode_batch, decode_context, prefill_batch, prefill_new_tokens, prefill_context, emits``, those
-        that are there. Ragged: ``decode_contexts, prefill_contexts, prefill_tokens`` (lists, one entry a request).
+        that are there. Ragged: ``decode_contexts, prefill_contexts, prefill_tokens`` (lists, one entry a request);
+        a plain column ``emits`` beside them holds for all prompts of its step.
 
         Raises
         ------
         InputError
             No such column, both forms mixed, nulls, or values out of range.
         """
+        import pyarrow as pa
+
+        if not isinstance(table, pa.Table | pa.RecordBatch):
+            raise InputError(Problem("table", type(table).__name__, "an Arrow table or record batch"))
         names = set(table.schema.names)
         lists = names & {"decode_contexts", "prefill_contexts", "prefill_tokens"}
         plain = names & {f.name for f in fields(UniformColumns)}
@@ -236,7 +245,9 @@ class StepBatch:
         if lists and plain - {"emits"}:
             problems.add("columns", ", ".join(sorted(lists | plain)), "either uniform columns or list columns")
         for name in sorted(lists | plain):
-            if table.column(name).null_count:
+            if table.schema.names.count(name) > 1:
+                problems.add(f"column {name}", f"{table.schema.names.count(name)} of that name", "one")
+            elif table.column(name).null_count:
                 problems.add(f"column {name}", f"{table.column(name).null_count} nulls", "no nulls")
         problems.raise_if_any()
         if not lists:
@@ -259,12 +270,16 @@ class StepBatch:
         elif "prefill_contexts" in columns:
             problems.add("prefill_tokens", "no such column", "new tokens for each entry of prefill_contexts")
         problems.raise_if_any()
+        if "emits" in plain and "prefill_offsets" in columns:
+            prompts = np.diff(np.asarray(columns["prefill_offsets"]))
+            columns["prefill_emits"] = np.repeat(_numpy(table.column("emits")), prompts)
         return cls._from_csr(**columns)
 
     @classmethod
     def _from_csr(cls, **raw: ArrayLike) -> StepBatch:
         problems = Problems()
         n = max((np.size(raw[k]) - 1 for k in ("decode_offsets", "prefill_offsets") if k in raw), default=0)
+        n = max(n, 0)  # no offsets at all are reported below: no steps need one
         clean: dict[str, I64] = {}
         for field in fields(RaggedColumns):
             name = field.name
@@ -307,6 +322,12 @@ class StepBatch:
         return StepBatch("ragged", RaggedColumns(**whole), n)
 
 
+def _restored(form: Literal["uniform", "ragged"], columns: dict[str, I64], length: int) -> StepBatch:
+    """Unpickle; the arrays are read-only again, so that no kernel is compiled a second time."""
+    record = UniformColumns if form == "uniform" else RaggedColumns
+    return StepBatch(form, record(**{name: freeze(values, np.int64) for name, values in columns.items()}), length)
+
+
 def _cut(column: I64, start: int, stop: int, length: int) -> I64:
     return column if column.size == 1 and length != 1 else column[start:stop]
 
@@ -318,18 +339,40 @@ def _span(values: I64) -> str:
     return str(low) if low == high else f"{low}..{high}"
 
 
+def _list(where: str, value: Any, expected: str) -> list[Any]:
+    try:
+        return list(value)
+    except TypeError:
+        raise InputError(Problem(where, f"a {type(value).__name__}", expected)) from None
+
+
+def _flat(where: str, step: ArrayLike) -> np.ndarray:
+    try:
+        return np.asarray(step).ravel()
+    except ValueError:
+        raise InputError(Problem(where, repr(step)[:80], "a flat list of numbers")) from None
+
+
+def _joined(where: str, lists: Sequence[np.ndarray]) -> np.ndarray:
+    try:
+        return np.concatenate([np.empty(0, np.int64), *lists])
+    except TypeError:
+        raise InputError(Problem(where, "values that are no numbers", "whole numbers")) from None
+
+
 def _offsets(lists: Sequence[np.ndarray]) -> I64:
     return np.concatenate([[0], np.cumsum([len(x) for x in lists], dtype=np.int64)]).astype(np.int64)
 
 
 def _pairs(where: str, step: Iterable[tuple[int, int]]) -> np.ndarray:
-    rows = list(step)
+    expected = "a list of (context, new tokens) pairs"
+    rows = _list(where, step, expected)
     try:
         array = np.asarray(rows if rows else np.empty((0, 2), np.int64))
     except ValueError:
         array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 2:
-        raise InputError(Problem(where, repr(rows)[:80], "a list of (context, new tokens) pairs"))
+        raise InputError(Problem(where, repr(rows)[:80], expected))
     return array
 
 

@@ -28,6 +28,13 @@ class CostParams:
     transfer
         Let the nearest measured shape stand in, by the physics that binds, for attention heads that were not measured
         (source SUBSTITUTED); otherwise they are missing.
+    engine_habits
+        Apply what is known of the engine beside its kernels (`mfuroof.engines`): what it fuses, and its overheads.
+    collective
+        Of the measured implementations of a collective take the ``"fastest"`` at each size, or the ``"first"``
+        (the engine's own kernel where it has one).
+    sequence_overhead_s
+        Added for each sequence that emits a token. [s]
     elementwise_bandwidth_efficiency
         Share of the HBM bandwidth that norms, activations and gathers reach. [fraction]
     elementwise_launch_s
@@ -138,6 +145,9 @@ class CostParams:
     missing: Literal["raise", "roofline", "nan"] = "raise"
     # kernels
     transfer: bool = True
+    engine_habits: bool = True
+    collective: Literal["fastest", "first"] = "fastest"
+    sequence_overhead_s: float = 0.0
     elementwise_bandwidth_efficiency: float = 0.8
     elementwise_launch_s: float = 3e-6
     gemm_neighbours: int = 4

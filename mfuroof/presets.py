@@ -25,6 +25,8 @@ def aiconfigurator() -> CostParams:
         prefix_launch_kept=False,
         prefix_kv_floor=False,
         prefill_extra_kernels=True,
+        engine_habits=False,
+        collective="first",
     )
 
 

@@ -182,10 +182,13 @@ def _bind(evaluator: StepEvaluator, tables: Any) -> BoundCost:
     model, hardware, parallel, params = evaluator.model, evaluator.hardware, evaluator.parallel, evaluator.params
     if evaluator.cost == "kernels":
         from mfuroof.costs.kernels import BoundKernels
+        from mfuroof.ops.siblings import tables_for
         from mfuroof.tables.store import KernelTables, load_tables
 
-        if not isinstance(tables, KernelTables):
-            tables = load_tables(hardware.tables or hardware.name if tables is None else tables, evaluator.engine)
+        if tables is None:
+            tables = tables_for(hardware, evaluator.engine, missing=params.missing)
+        elif not isinstance(tables, KernelTables):
+            tables = load_tables(tables, evaluator.engine)
         return BoundKernels.bind(model, hardware, parallel, tables, params)
     if evaluator.cost == "constant_mfu":
         from mfuroof.costs.constant_mfu import BoundConstantMfu

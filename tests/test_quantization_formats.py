@@ -4,6 +4,7 @@ Expected values are worked out here from bits, group, scale and zero point, not 
 layer of the model has 4096 inputs, so that a scale per output row adds scale / 4096 bytes a weight.
 """
 
+# ruff: noqa: E501 - one case a line reads best as a table
 from __future__ import annotations
 
 import warnings
@@ -237,7 +238,9 @@ def test_block_is_read(case: Case) -> None:
     assert model.weight_bytes == pytest.approx(linear * case.effective + rest * plain, rel=1e-9)
 
 
-@pytest.mark.parametrize("where", ["text_config", "compression_config", "quantization", "text_config.compression_config"])
+@pytest.mark.parametrize(
+    "where", ["text_config", "compression_config", "quantization", "text_config.compression_config"]
+)
 def test_block_is_found_under_older_names_and_nested(where: str) -> None:
     block = CASES[0].block
     nest, _, key = where.rpartition(".") if "." in where else (where, "", "quantization_config")
@@ -251,10 +254,17 @@ def test_block_is_found_under_older_names_and_nested(where: str) -> None:
 def test_key_order_does_not_matter() -> None:
     groups = {
         "group_0": {"weights": F8 | {"strategy": "tensor"}, "input_activations": F8, "targets": ["re:.*self_attn.*"]},
-        "group_1": {"weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128}, "targets": ["Linear"]},
+        "group_1": {
+            "weights": {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128},
+            "targets": ["Linear"],
+        },
     }
     block = {"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["lm_head"]}
-    turned = {"ignore": ["lm_head"], "config_groups": dict(reversed(groups.items())), "quant_method": "compressed-tensors"}
+    turned = {
+        "ignore": ["lm_head"],
+        "config_groups": dict(reversed(groups.items())),
+        "quant_method": "compressed-tensors",
+    }
     one, two = ({**BASE, "quantization_config": b} for b in (block, turned))
     backwards = dict(reversed(two.items()))
     assert ModelConfig.from_hf(one) == ModelConfig.from_hf(two) == ModelConfig.from_hf(backwards)

@@ -1,5 +1,6 @@
 """Malformed or unknown precision: a warning that names key and value, then the next link of the chain."""
 
+# ruff: noqa: E501 - one case a line reads best as a table
 from __future__ import annotations
 
 import math
@@ -175,9 +176,7 @@ SIDECAR = {"bits": 8, "group_size": 128, "desc_act": False}
 )
 @pytest.mark.parametrize("precedence", ["config", "sidecar"])
 @pytest.mark.filterwarnings("ignore::mfuroof.errors.MfuroofWarning")
-def test_chain_order(
-    sidecar: Any, name: str, dtype: str | None, source: str, nominal: float, precedence: str
-) -> None:
+def test_chain_order(sidecar: Any, name: str, dtype: str | None, source: str, nominal: float, precedence: str) -> None:
     config = {**BASE, "torch_dtype": dtype, "quantization_config": BROKEN}
     model = ModelConfig.from_hf(config, name=name, sidecar=sidecar, quantization_precedence=precedence)
     assert (model.quantization.source, model.quantization.weight_bytes_nominal) == (source, nominal)

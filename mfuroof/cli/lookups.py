@@ -113,7 +113,7 @@ def kernel_lookup(family: str, given: dict[str, str], gpu: str, engine: str, rul
     rows, where = _matching(tables, family, fixed, [key for key in spec.keys if key not in axes])
     columns = [rows[axis] for axis in axes]
     if family == "gemm":
-        table: Any = compile_sites(*columns, rows["latency_s"])
+        table: Any = compile_sites(columns[0], columns[1], columns[2], rows["latency_s"])
     elif len(axes) == 1:
         table = compile_1d(axes[0], columns[0], rows["latency_s"])
     else:

@@ -60,13 +60,14 @@ def _run(arguments: list[str]) -> int:
 
     from mfuroof.cli.app import app
 
-    usage = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
     try:
         code = app(arguments, prog_name="mfuroof", standalone_mode=False)
     except typer.Abort:
         raise KeyboardInterrupt from None
-    except usage as error:
-        return _usage(error)
+    except Exception as error:
+        if any(c.__name__ == "ClickException" for c in type(error).__mro__):  # where it lives depends on the version
+            return _usage(error)
+        raise
     return code if isinstance(code, int) else 0
 
 

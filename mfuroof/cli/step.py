@@ -27,7 +27,7 @@ def step(
     model: o.Model,
     gpu: o.Gpu,
     tp: o.Tp = 1,
-    decode_batch: Annotated[int, typer.Option("--decode-batch", help="Decode requests of the step.")] = 0,
+    decode_batch: Annotated[int | None, typer.Option("--decode-batch", help="Decode requests of the step.")] = None,
     decode_context: Annotated[int, typer.Option("--decode-context", help="Tokens each has in the KV cache.")] = 0,
     prefill_batch: Annotated[
         int | None, typer.Option("--prefill-batch", help="Prefill requests; 1 if there are prefill tokens.")
@@ -57,11 +57,14 @@ def step(
     """Price one engine step and show its breakdown."""
     from mfuroof.batch import StepBatch
     from mfuroof.cli.costs import cost_and_params
+    from mfuroof.errors import InputError, Problem
     from mfuroof.step import StepEvaluator
 
+    if decode_batch is None and prefill_batch is None and not prefill_tokens:
+        raise InputError(Problem("the step", "no requests", "--decode-batch or --prefill-tokens"))
     family, params = cost_and_params(cost, preset, missing, mixed_batch_penalty, overlap_penalty)
     shape = {
-        "decode_batch": decode_batch,
+        "decode_batch": decode_batch or 0,
         "decode_context": decode_context,
         "prefill_batch": int(prefill_tokens > 0) if prefill_batch is None else prefill_batch,
         "prefill_new_tokens": prefill_tokens,
@@ -150,12 +153,14 @@ def _print(record: dict[str, Any]) -> None:
         parts.append(f"{record['prefill_batch']} prefill of {tokens} at context {context}")
     print(f"{record['model']} on {record['gpu']}, tp {record['tp_size']}, {record['cost']} ({record['engine']})")
     print(" + ".join(parts) or "an empty step")
-    rows = [
-        (name, f"{c['time_s'] / MS:.4f}", f"{c['share']:.1%}", _scaled(c["flops"], TERA), _scaled(c["bytes"], GB))
-        for name, c in record["components"].items()
-    ]
-    rows.append(("step", f"{record['step_time_s'] / MS:.4f}", "", "", ""))
-    print_table("", ("component", "time_ms", "share", "TFLOP/GPU", "GB/GPU"), rows)
+    work = any(c["flops"] is not None for c in record["components"].values())
+    head = ("component", "time_ms", "share", *(("TFLOP/GPU", "GB/GPU") if work else ()))
+    rows = []
+    for name, c in record["components"].items():
+        row = [name, f"{c['time_s'] / MS:.4f}", f"{c['share']:.1%}"]
+        rows.append([*row, _scaled(c["flops"], TERA), _scaled(c["bytes"], GB)] if work else row)
+    rows.append(["step", f"{record['step_time_s'] / MS:.4f}", *[""] * (len(head) - 2)])
+    print_table("", head, rows)
     far = record["distance_octaves"]
     print(f"bound: {record['bound']}   source: {record['source']}" + (f", {far:.2f} octaves from data" if far else ""))
     print(f"throughput: {record['tokens_per_s_per_gpu']:,.1f} tokens/s per GPU")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from mfuroof.cli import options as o
 from mfuroof.cli.output import print_json
 

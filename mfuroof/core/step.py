@@ -13,11 +13,11 @@ what it does. Rejected: bisection on the measured axes with divisions in the ker
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mfuroof._types import F64, I16, I64
+from mfuroof._types import F64, I16, I64, freeze
 from mfuroof.core._jit import inlined, jit, octave
 
 __all__ = [
@@ -68,6 +68,14 @@ class StepTables(NamedTuple):
     segments: I16
     cells: F64
     layout: I64
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle so that the copy is read-only too: writable arrays would compile every kernel a second time."""
+        return _frozen_tables, tuple(self)
+
+
+def _frozen_tables(segments: I16, cells: F64, layout: I64) -> StepTables:
+    return StepTables(freeze(segments, np.int16), freeze(cells), freeze(layout, np.int64))
 
 
 Places = tuple[int, int, int, int, int, int, int, int, int, int, int, int, int]

@@ -20,6 +20,7 @@ from mfuroof.hardware import Hardware
 from mfuroof.models import ModelConfig
 from mfuroof.ops.attention import AttentionLayers
 from mfuroof.ops.curves import Op
+from mfuroof.ops.siblings import reference_hardware
 from mfuroof.ops.sources import MeasuredOps
 from mfuroof.ops.transformer import ForwardPass, forward_pass
 from mfuroof.parallel import Parallel
@@ -70,7 +71,8 @@ class BoundKernels:
         MissingTableError
             A table is missing and ``params.missing`` is ``"raise"``.
         """
-        run = forward_pass(model, parallel, MeasuredOps(tables, hardware, params))
+        measured = MeasuredOps(tables, hardware, params, reference_hardware(tables, hardware))
+        run = forward_pass(model, parallel, measured)
         knots = np.unique(np.concatenate([op.curve.knots for op in run.ops]))
         repairs: list[Repair] = []
         lanes = {}

@@ -14,6 +14,7 @@ from typing import Any
 
 from mfuroof._boundary import Problems
 from mfuroof.errors import ConfigError, MfuroofWarning
+from mfuroof.models.text import short
 
 __all__ = ["ALIASES", "Fields"]
 
@@ -91,7 +92,7 @@ class Fields:
         return next((n for n in (key, *ALIASES.get(key, ())) if self.config.get(n) is not None), key)
 
     def _bad(self, key: str, value: Any, expected: str) -> None:
-        self.problems.add(self.spelling(key), repr(value)[:80], expected)
+        self.problems.add(self.spelling(key), short(value), expected)
 
     def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int = MAX_SIZE) -> int:
         """Return a whole number in [low, high]; ``default`` where missing; a problem if that is None."""
@@ -101,10 +102,8 @@ class Fields:
                 self.problems.add(key, "nothing", f"an integer of at least {low}", "The key is required.")
                 return max(low, 1)
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            self._bad(key, value, f"an integer in [{low}, {high}]")
-            return max(low, 1)
-        if value != int(value) or not low <= value <= high:
+        whole = type(value) is int or (isinstance(value, float) and math.isfinite(value) and value == int(value))
+        if not whole or not low <= value <= high:
             self._bad(key, value, f"an integer in [{low}, {high}]")
             return max(low, 1)
         return int(value)
@@ -139,7 +138,7 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list) or not num_layers <= len(value) <= num_layers + spare:
-            size = f"a list of {len(value)}" if isinstance(value, list) else repr(value)[:80]
+            size = f"a list of {len(value)}" if isinstance(value, list) else short(value)
             self.problems.add(self.spelling(key), size, f"a list of {num_layers}, one entry a layer")
             return None
         return value[:num_layers]

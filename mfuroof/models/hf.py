@@ -16,6 +16,7 @@ from mfuroof.models.families.parts import Architecture
 from mfuroof.models.families.table import read_architecture
 from mfuroof.models.fields import Fields
 from mfuroof.models.quantization import Quantization
+from mfuroof.models.text import short
 from mfuroof.precision import FORMATS, canonical_dtype, canonical_kv_dtype
 
 __all__ = ["SIDECAR_FILES", "fields_of_numbers", "load_json", "merge_text_config", "read"]
@@ -99,7 +100,8 @@ def load_json(path: str | PathLike[str], what: str) -> dict[str, Any]:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(Problem(f"{what} {path}", f"{type(error).__name__}: {error}", "a readable JSON file")) from None
+        found = f"{type(error).__name__}: {error}"
+        raise ConfigError(Problem(f"{what} {path}", found, "a readable JSON file")) from None
     if not isinstance(data, dict):
         raise ConfigError(Problem(f"{what} {path}", type(data).__name__, "a JSON object"))
     return data
@@ -113,7 +115,7 @@ def merge_text_config(config: Mapping[str, Any]) -> dict[str, Any]:
         if inner is None:
             continue
         if not isinstance(inner, Mapping):
-            raise ConfigError(Problem(key, repr(inner)[:80], "an object"))
+            raise ConfigError(Problem(key, short(inner), "an object"))
         deeper = merge_text_config(inner)
         merged.update((k, v) for k, v in deeper.items() if v is not None or k not in merged)
         break

@@ -101,15 +101,10 @@ def layer_modules(layer: LayerSpec, hidden_size: int) -> tuple[Module, ...]:
 
 def attention_modules(a: AttentionSpec, hidden_size: int) -> tuple[Module, ...]:
     """Return the modules of an attention, linear attention or Mamba block."""
-    build = {
-        "gqa": _gqa,
-        "mla": _mla,
-        "compressed": _compressed,
-        "linear": _linear,
-        "mamba": _mamba,
-        "none": lambda a, d: [],
-    }[a.kind]
     rest = _norm("self_attn.norms", a.qk_norm_params + a.extra_params)
+    if a.kind == "none":
+        return tuple(rest)
+    build = {"gqa": _gqa, "mla": _mla, "compressed": _compressed, "linear": _linear, "mamba": _mamba}[a.kind]
     return (*build(a, hidden_size), *_indexer(a, hidden_size), *rest)
 
 
@@ -123,7 +118,8 @@ def _gqa(a: AttentionSpec, d: int) -> list[Module]:
         if not a.k_eq_v:
             modules.append(Module("self_attn.v_proj", "qkv", v, d, extra=b * v, shard="kv", units=kv_units))
     if a.head_gate:
-        modules.append(Module("self_attn.g_proj", "qkv", a.num_attention_heads, d, shard="heads", units=a.num_attention_heads))
+        h = a.num_attention_heads
+        modules.append(Module("self_attn.g_proj", "qkv", h, d, shard="heads", units=h))
     o_in, o_bias = a.num_attention_heads * a.v_head_dim, d if a.out_bias else 0
     modules.append(Module("self_attn.o_proj", "o", d, o_in, extra=o_bias, shard="rows", units=a.num_attention_heads))
     return modules
@@ -163,14 +159,15 @@ def _mla(a: AttentionSpec, d: int) -> list[Module]:
 def _compressed(a: AttentionSpec, d: int) -> list[Module]:
     c, h, hd = a.compressed, a.num_attention_heads, a.head_dim
     assert c is not None
+    groups, rank = c.o_groups, c.o_groups * c.o_lora_rank
     modules = [
         Module("self_attn.wq_a", "mla", c.q_lora_rank, d),
         *_norm("self_attn.q_norm", c.q_lora_rank),
         Module("self_attn.wq_b", "mla", h * hd, c.q_lora_rank, shard="heads", units=h),
         Module("self_attn.wkv", "mla", hd, d),
         *_norm("self_attn.kv_norm", hd),
-        Module("self_attn.wo_a", "o", c.o_groups * c.o_lora_rank, h * hd // c.o_groups, shard="heads", units=c.o_groups),
-        Module("self_attn.wo_b", "o", d, c.o_groups * c.o_lora_rank, shard="rows", units=c.o_groups),
+        Module("self_attn.wo_a", "o", rank, h * hd // groups, shard="heads", units=groups),
+        Module("self_attn.wo_b", "o", d, rank, shard="rows", units=groups),
     ]
     return modules + (_compressor("self_attn.compressor", hd, c.ratio, d) if c.ratio else [])
 
@@ -245,9 +242,7 @@ def _linear(a: AttentionSpec, d: int) -> list[Module]:
         Module("linear_attn.in_proj_b", "linear_attention", h, d, shard="heads", units=h),
         Module("linear_attn.in_proj_a", "linear_attention", h, d, shard="heads", units=h),
         out,
-        Module(
-            "linear_attn.state", "linear_attention", 0, 0, extra=conv + 2 * h + s.value_head_dim, quantisable=False
-        ),
+        Module("linear_attn.state", "linear_attention", 0, 0, extra=conv + 2 * h + s.value_head_dim, quantisable=False),
     ]
 
 
@@ -268,9 +263,7 @@ def _mamba(a: AttentionSpec, d: int) -> list[Module]:
     small = s.conv_dim * (s.conv_kernel + int(s.conv_bias)) + 3 * s.num_heads + s.inner_size
     return [
         Module("mixer.in_proj", "mamba", in_out, d, extra=int(s.proj_bias) * in_out, shard="heads", units=s.n_groups),
-        Module(
-            "mixer.out_proj", "mamba", d, s.inner_size, extra=int(s.proj_bias) * d, shard="rows", units=s.n_groups
-        ),
+        Module("mixer.out_proj", "mamba", d, s.inner_size, extra=int(s.proj_bias) * d, shard="rows", units=s.n_groups),
         Module("mixer.state", "mamba", 0, 0, extra=small, quantisable=False),
     ]
 

@@ -137,7 +137,8 @@ class _Edit:
         low, high = BYTES_PER_PARAM
         size = problems.number("weight_bytes_per_param", value, low, high)
         problems.raise_if_any()
-        name = next((n for least, n in ((3.0, "fp32"), (1.5, self.fields["dtype"]), (0.9, "fp8")) if size >= least), "int4_wo")
+        steps = ((3.0, "fp32"), (1.5, self.fields["dtype"]), (0.9, "fp8"), (0.0, "int4_wo"))
+        name = next(n for least, n in steps if size >= least)
         fmt = replace(FORMATS[name].grouped(0, 0.0, 0.0), bits=8 * size)
         self.method = "weight_bytes_per_param"
         self.fields["weight_bytes_per_param"] = size
@@ -178,5 +179,3 @@ class _Edit:
             notes,
         )
         return replace(model, layers=self.layers, formats=self.formats, quantization=summary, **self.fields)
-
-

@@ -12,6 +12,7 @@ from typing import Any
 
 from mfuroof.errors import ConfigError, Problem
 from mfuroof.models.config import ModelConfig
+from mfuroof.models.text import short
 
 __all__ = ["from_dict", "to_dict"]
 
@@ -48,7 +49,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 def _fields(cls: type, data: Any, where: str) -> dict[str, Any]:
     if not isinstance(data, Mapping):
-        raise ConfigError(Problem(where, repr(data)[:80], "an object"))
+        raise ConfigError(Problem(where, short(data), "an object"))
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = [k for k in data if k not in fields]
     if unknown:
@@ -73,12 +74,12 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         return value
     if hint is not float and type(value) is hint:
         return value
-    raise ConfigError(Problem(where, repr(value)[:80], getattr(hint, "__name__", str(hint))))
+    raise ConfigError(Problem(where, short(value), getattr(hint, "__name__", str(hint))))
 
 
 def _decode_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(Problem(where, repr(value)[:80], "a list"))
+        raise ConfigError(Problem(where, short(value), "a list"))
     if len(args) == 2 and args[1] is Ellipsis:
         return tuple(_decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if len(value) != len(args):

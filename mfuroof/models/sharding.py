@@ -81,7 +81,5 @@ def weight_bytes_per_rank(
     return max(stages)
 
 
-def _local(
-    model: ModelConfig, spec: LayerSpec | None, modules: Iterable[Module], tp: int, ep: int, dp: int
-) -> float:
+def _local(model: ModelConfig, spec: LayerSpec | None, modules: Iterable[Module], tp: int, ep: int, dp: int) -> float:
     return sum(model.module_bytes(spec, m) * local_fraction(m, tp, ep, dp) for m in modules)

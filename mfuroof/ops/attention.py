@@ -9,6 +9,7 @@ import numpy as np
 from mfuroof._types import F64
 from mfuroof.core.sources import Source
 from mfuroof.errors import MissingTableError
+from mfuroof.hardware import Hardware
 from mfuroof.ops.lattice import (
     BATCH_OCTAVES,
     LENGTH_OCTAVES,
@@ -90,8 +91,8 @@ class AttentionLayers:
         shape: AttentionShape,
         tables: KernelTables,
         *,
-        peak_flops_per_s: float,
-        hbm_bytes_per_s: float,
+        hardware: Hardware,
+        reference: Hardware,
         monotone: bool,
         blend: str,
         missing: str,
@@ -104,7 +105,9 @@ class AttentionLayers:
         MissingTableError
             The shape is in no table, none related to it may stand in, and ``missing`` is ``"raise"``.
         """
-        layers = cls.roofline(count, shape, peak_flops_per_s, hbm_bytes_per_s, missing)
+        layers = cls.roofline(count, shape, hardware, missing)
+        there = cls.roofline(count, shape, reference, "roofline")
+        elsewhere = (hardware.peak("bf16"), hardware.hbm_bytes_per_s) != (there.peak_flops_per_s, there.hbm_bytes_per_s)
 
         def read_decode(found: dict[str, np.ndarray]) -> Lattice:
             grid = decode_grid(found["batch_size"], found["kv_len"], found["latency_s"], monotone=monotone)
@@ -119,11 +122,15 @@ class AttentionLayers:
         decode, prefill = layers.decode, layers.prefill
         lattice = find_lattice(tables, "attn_decode", shape.key, read_decode, transfer=transfer)
         if lattice is not None:
+            if elsewhere:
+                lattice = lattice.carried(layers.decode_roofline_s() / there.decode_roofline_s())
             decode = DecodeGrid(lattice.time_s, lattice.source)
         elif missing == "raise":
             raise _missing(tables, "attn_decode", shape)
         lattice = find_lattice(tables, "attn_prefill", shape.key, read_prefill, transfer=transfer)
         if lattice is not None:
+            if elsewhere:
+                lattice = lattice.carried(layers.prefill_roofline_s() / there.prefill_roofline_s())
             prefill = PrefillGrid(lattice.launch_s, lattice.time_s, lattice.source)
         elif missing == "raise":
             raise _missing(tables, "attn_prefill", shape)
@@ -131,13 +138,12 @@ class AttentionLayers:
             decode = DecodeGrid(np.maximum(decode.time_s, layers.decode_roofline_s()), decode.source)
             floor = np.maximum(prefill.time_s, layers.prefill_roofline_s())
             prefill = PrefillGrid(prefill.launch_s, floor, prefill.source)
-        return cls(count, shape, decode, prefill, peak_flops_per_s, hbm_bytes_per_s)
+        return cls(count, shape, decode, prefill, layers.peak_flops_per_s, layers.hbm_bytes_per_s)
 
     @classmethod
-    def roofline(
-        cls, count: int, shape: AttentionShape, peak_flops_per_s: float, hbm_bytes_per_s: float, missing: str
-    ) -> AttentionLayers:
+    def roofline(cls, count: int, shape: AttentionShape, hardware: Hardware, missing: str) -> AttentionLayers:
         """Return grids without data: the roofline, or NaN where ``missing`` is not ``"roofline"``."""
+        peak_flops_per_s, hbm_bytes_per_s = hardware.peak("bf16"), hardware.hbm_bytes_per_s
         nan, code = (1.0, Source.ROOFLINE) if missing == "roofline" else (np.nan, Source.MISSING)
         decode_codes = np.full((BATCH_OCTAVES, LENGTH_OCTAVES), code, np.uint8)
         prefill_codes = np.full((PREFILL_BATCH_OCTAVES, LENGTH_OCTAVES), code, np.uint8)

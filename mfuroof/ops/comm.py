@@ -2,13 +2,139 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mfuroof._types import F64, freeze
 from mfuroof.core.sources import Source
-from mfuroof.ops.curves import MAX_TOKENS, Curve
+from mfuroof.errors import MissingTableError
+from mfuroof.hardware import Hardware
+from mfuroof.ops.curves import MAX_TOKENS, Curve, affine_curve
+from mfuroof.ops.select import holdings, rows
+from mfuroof.params import CostParams
+from mfuroof.tables.store import KernelTables, available, load_tables
 
-__all__ = ["collective_curve"]
+__all__ = ["Collectives", "collective_curve"]
+
+SEND_LATENCY_S = 10e-6
+"""Fixed time of a point-to-point send between pipeline stages (AIConfigurator's figure). [s]"""
+BACKENDS = (("custom", "bf16"), ("nccl", "fp16"))
+"""Measured implementations and the 16-bit dtype each was measured with, as they stand in the tables."""
+
+
+@dataclass(frozen=True, eq=False)
+class Collectives:
+    """Times of collectives between the ranks of one model.
+
+    Attributes
+    ----------
+    tables, reference
+        Measured tables, and the GPU they were measured on.
+    hardware
+        The GPU that is asked for; where its links differ, the part above the launch is scaled by them.
+    params
+        Rules.
+    fused
+        The engine fuses the all-reduce with the norm behind it, from the fastest kernels any engine has on this GPU.
+    """
+
+    tables: KernelTables
+    reference: Hardware
+    hardware: Hardware
+    params: CostParams
+    fused: bool = False
+
+    def curve(self, op: str, num_gpus: int, elements_per_token: float) -> Curve:
+        """Return the time of a collective on 16-bit activations over the tokens of a step.
+
+        Parameters
+        ----------
+        op
+            ``"all_reduce"``, ``"all_gather"``, ``"reduce_scatter"`` or ``"all_to_all"``.
+        num_gpus
+            Ranks taking part, at least 2.
+        elements_per_token
+            Elements of the whole vector (gathered, reduced) that one token of this rank stands for.
+
+        Raises
+        ------
+        MissingTableError
+            The operation was not measured for any number of GPUs and ``params.missing`` is ``"raise"``.
+
+        Notes
+        -----
+        Engines pick the implementation by the size of the message: the fastest one measured counts. Another number
+        of ranks than the measured ones takes the nearest measured one: its shortest time once more for each doubling
+        of the ranks, and the rest scaled by the bytes each rank moves, (N - 1)/N, and by the links.
+        """
+        sources = [self.tables]
+        if self.fused and op == "all_reduce":
+            engines = available().get(self.tables.gpu, {})
+            sources += [load_tables(self.tables.gpu, e) for e in engines if e != self.tables.engine]
+        curves = [
+            curve
+            for tables in sources
+            for backend, dtype in BACKENDS
+            if (curve := self._measured(tables, op, backend, dtype, num_gpus, elements_per_token)) is not None
+        ]
+        if curves:
+            return curves[0] if self.params.collective == "first" else _fastest(curves)
+        if self.params.missing == "raise":
+            raise MissingTableError(
+                f"{op} over {num_gpus} GPUs on {self.tables.gpu} ({self.tables.engine})",
+                holdings(self.tables, "comm", "op", "backend", "dtype", "num_gpus"),
+                'missing="roofline" prices it by the link rate, "nan" leaves it open.',
+            )
+        trips = 2.0 if op == "all_reduce" else 1.0  # a ring all-reduce is a reduce-scatter and an all-gather
+        moved = trips * 2.0 * elements_per_token * (num_gpus - 1) / num_gpus
+        per_token = moved / link_bytes_per_s(self.hardware, num_gpus)
+        return affine_curve(0.0, per_token if self.params.missing == "roofline" else float("nan"))
+
+    def send_curve(self, elements_per_token: float) -> Curve:
+        """Return the time to hand activations to the next pipeline stage: bytes over the link, and a launch."""
+        outside = link_bytes_per_s(self.hardware, self.hardware.num_nvlink_gpus + 1)
+        return affine_curve(SEND_LATENCY_S, 2.0 * elements_per_token / outside)
+
+    def _measured(
+        self, tables: KernelTables, op: str, backend: str, dtype: str, num_gpus: int, elements_per_token: float
+    ) -> Curve | None:
+        found = rows(tables, "comm", op=op, backend=backend, dtype=dtype)
+        if not found["latency_s"].size:
+            return None
+        sizes = np.unique(found["num_gpus"])
+        nearest = int(sizes[np.argmin(np.abs(np.log2(sizes / num_gpus)))])
+        mine = found["num_gpus"] == nearest
+        elements, latency = found["elements"][mine].astype(float), found["latency_s"][mine]
+        moved = (num_gpus - 1) / num_gpus * nearest / (nearest - 1)
+        links = link_bytes_per_s(self.reference, nearest) / link_bytes_per_s(self.hardware, num_gpus)
+        if nearest == num_gpus and links == 1.0:
+            return collective_curve(elements, latency, elements_per_token)
+        launch = latency.min()  # does not grow with the bytes, but by one round for each doubling of the ranks
+        rounds = np.log2(2.0 * num_gpus) / np.log2(2.0 * nearest)
+        latency = launch * rounds + (latency - launch) * moved * links
+        return collective_curve(elements, latency, elements_per_token, Source.SUBSTITUTED)
+
+
+def link_bytes_per_s(hardware: Hardware, num_gpus: int) -> float:
+    """Return the slowest link among that many GPUs, one direction: the fast one inside its domain, else the network."""
+    inside = hardware.nvlink_bytes_per_s or hardware.pcie_bytes_per_s
+    outside = hardware.network_bytes_per_s or hardware.pcie_bytes_per_s
+    if not hardware.nvlink_bytes_per_s and num_gpus <= 8:  # cards of one host without a bridge talk over PCIe
+        return hardware.pcie_bytes_per_s or outside or float("inf")
+    return (inside if num_gpus <= hardware.num_nvlink_gpus or not outside else outside) or float("inf")
+
+
+def _fastest(curves: list[Curve]) -> Curve:
+    """Return the lower envelope of curves on all their knots."""
+    knots = np.unique(np.concatenate([c.knots for c in curves]))
+    times = np.stack([c.at(knots) for c in curves])
+    codes = np.stack([c.source_at(knots) for c in curves])
+    best = np.argmin(times, axis=0)
+    each = np.arange(knots.size)
+    return Curve(
+        freeze(knots), freeze(times[best, each]), curves[int(best[-1])].beyond_s, freeze(codes[best, each], np.uint8)
+    )
 
 
 def collective_curve(elements: F64, latency_s: F64, elements_per_token: float, source: Source = Source.EXACT) -> Curve:

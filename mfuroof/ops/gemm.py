@@ -17,6 +17,7 @@ from mfuroof._types import F64, I64, freeze
 from mfuroof.core.sources import Source
 from mfuroof.errors import MissingTableError
 from mfuroof.ops.curves import MAX_TOKENS, Curve
+from mfuroof.ops.rooflines import GemmRoofline
 
 __all__ = ["REACH_OCTAVES", "GemmTable"]
 
@@ -34,10 +35,12 @@ class GemmTable:
         What the table is, for error texts.
     n, k, m, latency_s
         Rows (r,), sorted by n, then k, then m. [features, features, tokens, s]
-    peak_flops_per_s, hbm_bytes_per_s
-        Roofline of the GPU for this dtype.
-    bytes_per_element
-        Of both operands and the result, as the roofline counts them. [bytes]
+    measured_on
+        Roofline of the GPU and dtype the rows are of.
+    wanted
+        Roofline of the GPU and dtype that is asked for; where it is another one, the utilisation is held.
+    stand_in
+        Another GPU or dtype was measured than is asked for: everything read is a substitution.
     """
 
     label: str
@@ -45,9 +48,9 @@ class GemmTable:
     k: I64
     m: I64
     latency_s: F64
-    peak_flops_per_s: float
-    hbm_bytes_per_s: float
-    bytes_per_element: float
+    measured_on: GemmRoofline
+    wanted: GemmRoofline
+    stand_in: bool = False
 
     @cached_property
     def _starts(self) -> I64:
@@ -58,12 +61,6 @@ class GemmTable:
     def _sites(self) -> tuple[F64, F64]:
         first = self._starts[:-1]
         return self.n[first].astype(np.float64), self.k[first].astype(np.float64)
-
-    def roofline_time_s(self, m: F64, n: float, k: float) -> F64:
-        """Return the time no kernel can beat at each m. [s]"""
-        compute = 2.0 * m * n * k / self.peak_flops_per_s
-        memory = self.bytes_per_element * (m * n + m * k + n * k) / self.hbm_bytes_per_s
-        return np.maximum(compute, memory)
 
     def curve(self, n: int, k: int, neighbours: int = 4) -> Curve:
         """Return the time over m of a weight matrix of ``n`` out and ``k`` in features.
@@ -95,19 +92,21 @@ class GemmTable:
         weight = 1.0 / distance[near] ** 2
         utilisation = np.zeros(m.size)
         for (knots, time), i, w in zip(curves, near, weight, strict=True):
-            utilisation += w * self.roofline_time_s(m, site_n[i], site_k[i]) / np.interp(m, knots, time)
+            utilisation += w * self.measured_on.time_s(m, site_n[i], site_k[i]) / np.interp(m, knots, time)
         utilisation /= weight.sum()
-        return self._finish(m, self.roofline_time_s(m, n, k) / utilisation, n, k, Source.INTERPOLATED)
+        return self._finish(m, self.measured_on.time_s(m, n, k) / utilisation, n, k, Source.INTERPOLATED)
 
     def _site_curve(self, site: int) -> tuple[F64, F64]:
         rows = slice(self._starts[site], self._starts[site + 1])
         m = self.m[rows].astype(np.float64)
-        floor = self.roofline_time_s(m, *(float(axis[site]) for axis in self._sites))
+        floor = self.measured_on.time_s(m, *(float(axis[site]) for axis in self._sites))
         return m, np.maximum(self.latency_s[rows], floor)  # weights hot in L2 can beat HBM, which no step can
 
     def _finish(self, m: F64, time: F64, n: int, k: int, source: Source) -> Curve:
-        beyond = m[-1] * np.array([1.0, 2.0])
-        roofline = self.roofline_time_s(beyond, n, k)
+        if self.stand_in:
+            time = time * (self.wanted.time_s(m, n, k) / self.measured_on.time_s(m, n, k))
+            source = Source.SUBSTITUTED
+        roofline = self.wanted.time_s(m[-1] * np.array([1.0, 2.0]), n, k)
         slope = (roofline[1] - roofline[0]) * time[-1] / (roofline[0] * m[-1])  # utilisation of the last point held
         keep = m <= MAX_TOKENS
         return Curve(freeze(m[keep]), freeze(time[keep]), float(slope), freeze([source] * int(keep.sum()), np.uint8))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mfuroof.models import ModelConfig
+from mfuroof.ops.comm import Collectives
 from mfuroof.ops.curves import Op
 from mfuroof.ops.elementwise import elementwise
 from mfuroof.ops.sources import MeasuredOps
@@ -25,6 +26,7 @@ class Builder:
     model: ModelConfig
     parallel: Parallel
     measured: MeasuredOps
+    collectives: Collectives
 
     def elementwise(self, name: str, count: float, bytes_per_token: float) -> Op:
         """Return an elementwise operation that moves ``bytes_per_token`` bytes a call. [bytes]"""

@@ -9,11 +9,12 @@ scores, values) stands on the attention lattices, never below its roofline.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mfuroof._types import F64
+from mfuroof.core.sources import Source
 from mfuroof.errors import MissingTableError
 from mfuroof.models import AttentionSpec, LayerSpec, MlaSpec
 from mfuroof.ops.attention import AttentionLayers, AttentionShape
@@ -21,6 +22,7 @@ from mfuroof.ops.curves import Op
 from mfuroof.ops.lattice import DecodeGrid, PrefillGrid, decode_grid, prefill_grid
 from mfuroof.ops.layer import Builder
 from mfuroof.ops.select import holdings, rows
+from mfuroof.ops.sources import MeasuredOps
 from mfuroof.precision import kv_format_of
 
 __all__ = ["MlaShape", "mla_gemms", "mla_layers"]
@@ -46,17 +48,21 @@ class MlaShape(AttentionShape):
         return 2.0 * self.heads * (self.nope + self.rope + self.value)
 
 
-def mla_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
-    """Yield the projections around the attention proper: to the latents, to the queries, and out."""
+def mla_gemms(build: Builder, layer: LayerSpec, dtype: str | None = None) -> Iterator[Op]:
+    """Yield the projections around the attention proper: to the latents, to the queries, and out.
+
+    ``dtype`` replaces the checkpoint's own format, as a measured block had it.
+    """
     m, d = _spec(layer.attention), build.model.hidden_size
     heads = layer.attention.num_attention_heads // build.parallel.tp_size
-    dtype = build.model.module_dtype("mla", layer)
+    inward = dtype or build.model.module_dtype("mla", layer)
     if m.q_lora_rank is None:
-        yield build.gemm("qkv_gemm", layer.count, dtype, heads * m.qk_head_dim + m.cached_elements, d)
+        yield build.gemm("qkv_gemm", layer.count, inward, heads * m.qk_head_dim + m.cached_elements, d)
     else:
-        yield build.gemm("qkv_gemm", layer.count, dtype, m.q_lora_rank + m.cached_elements, d)
-        yield build.gemm("q_up_gemm", layer.count, dtype, heads * m.qk_head_dim, m.q_lora_rank)
-    yield build.gemm("o_gemm", layer.count, build.model.module_dtype("o", layer), d, heads * m.v_head_dim)
+        yield build.gemm("qkv_gemm", layer.count, inward, m.q_lora_rank + m.cached_elements, d)
+        yield build.gemm("q_up_gemm", layer.count, inward, heads * m.qk_head_dim, m.q_lora_rank)
+    outward = dtype or build.model.module_dtype("o", layer)
+    yield build.gemm("o_gemm", layer.count, outward, d, heads * m.v_head_dim)
 
 
 def mla_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
@@ -65,45 +71,92 @@ def mla_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
     Raises
     ------
     MissingTableError
-        No block of that many heads and those dtypes was measured and ``params.missing`` is ``"raise"``.
+        No block of that many heads was measured and ``params.missing`` is ``"raise"``.
     """
-    m, measured = _spec(layer.attention), build.measured
-    heads = layer.attention.num_attention_heads // build.parallel.tp_size
-    kv = kv_format_of(build.model.kv_dtype)
-    per_token = kv.mla_bytes_per_token or m.cached_elements * kv.bytes_per_element
-    shape = MlaShape(
-        heads, 1, m.qk_head_dim, 0, "bf16", "bf16" if kv.name == "fp16" else kv.name, float(per_token),
-        m.kv_lora_rank, m.qk_rope_head_dim, m.qk_nope_head_dim, m.v_head_dim,
-    )  # fmt: skip
-    peak, bandwidth = measured.hardware.peak("bf16"), measured.hardware.hbm_bytes_per_s
-    empty = AttentionLayers.roofline(layer.count, shape, peak, bandwidth, measured.params.missing)
-    gemms = tuple(mla_gemms(build, layer))
-    found = {name: _rows(build, layer, shape, name) for name in ("mla_module_decode", "mla_module_prefill")}
-    if any(not r["latency_s"].size for r in found.values()):
+    measured = build.measured
+    shape = _shape(build, layer, build.model.kv_dtype)
+    grids = AttentionLayers.roofline(layer.count, shape, measured.hardware, measured.params.missing)
+    block = _find_block(build, layer, shape)
+    if block is None:
         if measured.params.missing == "raise":
             raise _missing(build, shape, layer)
-        return empty
+        return grids
     p = measured.params
-    decode = found["mla_module_decode"]
-    cached = decode["kv_len"] - 1  # measured at 2^i cached tokens and the new one
-    core = _without_gemms(decode["latency_s"], decode["batch_size"], gemms, layer.count)
-    decode_lattice = decode_grid(decode["batch_size"], cached, core, monotone=p.monotone)
-    prefill = found["mla_module_prefill"]
-    core = _without_gemms(prefill["latency_s"], prefill["batch_size"] * prefill["new_tokens"], gemms, layer.count)
-    prefill_lattice = prefill_grid(
-        prefill["batch_size"], prefill["new_tokens"], core, monotone=p.monotone, blend=p.prefill_blend
+    there = AttentionLayers.roofline(
+        layer.count, _shape(build, layer, block.kv_dtype), measured.reference, "roofline"
     )
-    return AttentionLayers(
-        layer.count,
-        shape,
-        DecodeGrid(np.maximum(decode_lattice.time_s, empty.decode_roofline_s()), decode_lattice.source),
-        PrefillGrid(
-            prefill_lattice.launch_s,
-            np.maximum(prefill_lattice.time_s, empty.prefill_roofline_s()),
-            prefill_lattice.source,
-        ),
-        peak,
-        bandwidth,
+    at_home = Builder(
+        build.model,
+        build.parallel,
+        MeasuredOps(measured.tables, measured.reference, p, measured.reference),
+        build.collectives,
+    )
+    gemms = tuple(mla_gemms(at_home, layer, block.gemm_dtype))
+    found, tokens = block.decode, block.decode["batch_size"]
+    core = _without_gemms(found["latency_s"], tokens, gemms, layer.count)
+    # Measured at 2^i cached tokens and the new one.
+    decode = decode_grid(found["batch_size"], found["kv_len"] - 1, core, monotone=p.monotone)
+    found, tokens = block.prefill, block.prefill["batch_size"] * block.prefill["new_tokens"]
+    core = _without_gemms(found["latency_s"], tokens, gemms, layer.count)
+    prefill = prefill_grid(
+        found["batch_size"], found["new_tokens"], core, monotone=p.monotone, blend=p.prefill_blend
+    )
+    decode_s = np.maximum(decode.time_s, there.decode_roofline_s())
+    prefill_s = np.maximum(prefill.time_s, there.prefill_roofline_s())
+    launch_s, codes = prefill.launch_s, (decode.source, prefill.source)
+    if block.kv_dtype != shape.kv_dtype or measured.hardware != measured.reference:
+        decode_s = decode_s * (grids.decode_roofline_s() / there.decode_roofline_s())
+        ratio = grids.prefill_roofline_s() / there.prefill_roofline_s()
+        prefill_s, launch_s = prefill_s * ratio, launch_s * ratio[:, 0]
+        codes = tuple(np.maximum(c, np.uint8(Source.SUBSTITUTED)) for c in codes)  # type: ignore[assignment]
+    return replace(
+        grids, decode=DecodeGrid(decode_s, codes[0]), prefill=PrefillGrid(launch_s, prefill_s, codes[1])
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Measured rows of a whole MLA block, and the dtypes it was measured with."""
+
+    gemm_dtype: str
+    kv_dtype: str
+    decode: dict[str, np.ndarray]
+    prefill: dict[str, np.ndarray]
+
+
+def _find_block(build: Builder, layer: LayerSpec, shape: MlaShape) -> _Block | None:
+    """Return a measured block of that many heads: of the checkpoint's dtypes if there is one, else of another.
+
+    The projections are taken out anyway, so a block with other projections leaves the same attention behind.
+    """
+    own = build.model.module_dtype("mla", layer)
+    for gemm_dtype in dict.fromkeys((own, "bf16", "fp8_block", "nvfp4")):
+        for kv_dtype in dict.fromkeys((shape.kv_dtype, "bf16", "fp8")):
+            where = {"gemm_dtype": gemm_dtype, "attn_dtype": "bf16", "kv_dtype": kv_dtype}
+            found = [
+                rows(build.measured.tables, family, **where, num_attention_heads=shape.heads)
+                for family in ("mla_module_decode", "mla_module_prefill")
+            ]
+            if all(f["latency_s"].size for f in found):
+                return _Block(gemm_dtype, kv_dtype, *found)
+    return None
+
+
+def _shape(build: Builder, layer: LayerSpec, kv_dtype: str) -> MlaShape:
+    m, kv = _spec(layer.attention), kv_format_of(kv_dtype)
+    per_token = kv.mla_bytes_per_token or m.cached_elements * kv.bytes_per_element
+    return MlaShape(
+        heads=layer.attention.num_attention_heads // build.parallel.tp_size,
+        kv_heads=1,
+        head_dim=m.qk_head_dim,
+        window=0,
+        attn_dtype="bf16",
+        kv_dtype="bf16" if kv.name == "fp16" else kv.name,
+        kv_bytes_per_token=float(per_token),
+        latent=m.kv_lora_rank,
+        rope=m.qk_rope_head_dim,
+        nope=m.qk_nope_head_dim,
+        value=m.v_head_dim,
     )
 
 
@@ -119,23 +172,10 @@ def _without_gemms(block_s: F64, tokens: np.ndarray, gemms: tuple[Op, ...], coun
     return np.maximum(block_s - projections, 0.1 * block_s)
 
 
-def _rows(build: Builder, layer: LayerSpec, shape: MlaShape, family: str) -> dict[str, np.ndarray]:
-    dtype = build.model.module_dtype("mla", layer)
-    return rows(
-        build.measured.tables,
-        family,
-        gemm_dtype="bf16" if dtype == "fp16" else dtype,
-        attn_dtype="bf16",
-        kv_dtype=shape.kv_dtype,
-        num_attention_heads=shape.heads,
-    )
-
-
 def _missing(build: Builder, shape: MlaShape, layer: LayerSpec) -> MissingTableError:
     tables = build.measured.tables
     return MissingTableError(
-        f"an MLA block with {shape.heads} heads, {build.model.module_dtype('mla', layer)} projections and "
-        f"{shape.kv_dtype} KV on {tables.gpu} ({tables.engine})",
+        f"an MLA block with {shape.heads} heads on {tables.gpu} ({tables.engine})",
         holdings(tables, "mla_module_decode", "gemm_dtype", "kv_dtype", "num_attention_heads"),
         'missing="roofline" prices it by its roofline, "nan" leaves it open.',
     )

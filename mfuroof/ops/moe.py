@@ -16,6 +16,7 @@ import numpy as np
 from mfuroof._types import F64, freeze
 from mfuroof.core.sources import Source
 from mfuroof.ops.curves import MAX_TOKENS, Curve
+from mfuroof.ops.rooflines import GemmRoofline
 
 __all__ = ["ExpertsShape", "MoeTable", "distinct_experts"]
 
@@ -46,12 +47,11 @@ class ExpertsShape:
         width = self.moe_intermediate_size / self.tp_size
         return 2.0 * num_matrices * self.num_experts_per_tok / self.ep_size * self.hidden_size * width
 
-    def roofline_time_s(
-        self, tokens: F64, num_matrices: int, peak_flops_per_s: float, bytes_per_weight: float, hbm_bytes_per_s: float
-    ) -> F64:
+    def roofline_time_s(self, tokens: F64, num_matrices: int, rate: GemmRoofline) -> F64:
         """Return the time no kernel can beat: the work at the peak rate, or the weights of the experts hit. [s]"""
-        compute = tokens * self.flops_per_token(num_matrices) / peak_flops_per_s
-        return np.maximum(compute, self.weight_bytes(tokens, num_matrices, bytes_per_weight) / hbm_bytes_per_s)
+        compute = tokens * self.flops_per_token(num_matrices) / rate.peak_flops_per_s
+        moved = self.weight_bytes(tokens, num_matrices, rate.bytes_per_weight)
+        return np.maximum(compute, moved / rate.hbm_bytes_per_s)
 
     def weight_bytes(self, tokens: F64, num_matrices: int, bytes_per_weight: float) -> F64:
         """Return the expert weights one rank reads for that many tokens, routed evenly. [bytes]"""
@@ -76,20 +76,21 @@ class MoeTable:
         The measured shapes.
     tokens, latency_s
         For each of them the tokens measured, ascending, and the times. [tokens, s]
-    peak_flops_per_s, hbm_bytes_per_s, bytes_per_weight
-        Roofline of the GPU for the dtype.
+    measured_on, wanted, stand_in
+        Rooflines of the GPU and dtype of the rows and of those that are asked for, and whether these are others; see
+        `GemmTable`.
     """
 
     shapes: tuple[ExpertsShape, ...]
     tokens: tuple[F64, ...]
     latency_s: tuple[F64, ...]
-    peak_flops_per_s: float
-    hbm_bytes_per_s: float
-    bytes_per_weight: float
+    measured_on: GemmRoofline
+    wanted: GemmRoofline
+    stand_in: bool = False
 
     @classmethod
     def from_rows(
-        cls, rows: dict[str, np.ndarray], *, peak_flops_per_s: float, hbm_bytes_per_s: float, bytes_per_weight: float
+        cls, rows: dict[str, np.ndarray], measured_on: GemmRoofline, wanted: GemmRoofline, stand_in: bool = False
     ) -> MoeTable:
         """Group the rows of a table (sorted by shape, then tokens) into curves."""
         keys = np.stack([rows[name] for name in ExpertsShape.__dataclass_fields__], axis=1)
@@ -99,7 +100,7 @@ class MoeTable:
             shapes.append(ExpertsShape(*(int(v) for v in keys[start])))
             tokens.append(rows["tokens"][start:stop].astype(np.float64))
             latency.append(rows["latency_s"][start:stop])
-        return cls(tuple(shapes), tuple(tokens), tuple(latency), peak_flops_per_s, hbm_bytes_per_s, bytes_per_weight)
+        return cls(tuple(shapes), tuple(tokens), tuple(latency), measured_on, wanted, stand_in)
 
     def curve(self, shape: ExpertsShape, num_matrices: int, tokens_per_count: float) -> Curve:
         """Return the time over local tokens, each of which stands for ``tokens_per_count`` that enter the layer."""
@@ -117,13 +118,9 @@ class MoeTable:
             alike = tokens * _load(shape) / _load(other)
             time = np.interp(alike, self.tokens[i], self.latency_s[i])
             time = np.where(alike > self.tokens[i][-1], time * alike / self.tokens[i][-1], time)
-            utilisation += w * self._roofline(other, num_matrices, alike) / time
-        time = self._roofline(shape, num_matrices, tokens) * weight.sum() / utilisation
+            utilisation += w * other.roofline_time_s(alike, num_matrices, self.measured_on) / time
+        time = shape.roofline_time_s(tokens, num_matrices, self.measured_on) * weight.sum() / utilisation
         return self._finish(tokens, time, shape, num_matrices, tokens_per_count, Source.SUBSTITUTED)
-
-    def _roofline(self, shape: ExpertsShape, num_matrices: int, tokens: F64) -> F64:
-        rate = self.peak_flops_per_s, self.bytes_per_weight, self.hbm_bytes_per_s
-        return shape.roofline_time_s(tokens, num_matrices, *rate)
 
     def _distances(self, shape: ExpertsShape) -> F64:
         mine = _features(shape)
@@ -132,7 +129,11 @@ class MoeTable:
     def _finish(
         self, tokens: F64, time: F64, shape: ExpertsShape, num_matrices: int, tokens_per_count: float, source: Source
     ) -> Curve:
-        time = np.maximum(time, self._roofline(shape, num_matrices, tokens))
+        floor = shape.roofline_time_s(tokens, num_matrices, self.measured_on)
+        time = np.maximum(time, floor)
+        if self.stand_in:
+            time = time * (shape.roofline_time_s(tokens, num_matrices, self.wanted) / floor)
+            source = Source.SUBSTITUTED
         counts = tokens / tokens_per_count
         beyond = time[-1] / counts[-1]  # full GPU: time grows with the tokens
         inside = counts[(counts > 1.0) & (counts < MAX_TOKENS)]

@@ -54,6 +54,10 @@ class Lattice:
         launch = self.launch_s[:, None]
         return self._substituted(launch + (self.time_s - launch) * factor)
 
+    def carried(self, ratio: F64) -> Lattice:
+        """Return the lattice of another GPU, utilisation held: times the ratio of the rooflines."""
+        return self._substituted(self.time_s * ratio, self.launch_s * ratio[:, 0])
+
     def at_batches(self, scale: float) -> Lattice:
         """Return the lattice of batches ``scale`` times as large, read linearly between rows and on beyond them."""
         n = self.time_s.shape[0]

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mfuroof._boundary import Problems
+from mfuroof.engines import EngineProfile, engine_profile
 from mfuroof.errors import ConfigError, Problem
 from mfuroof.models import AttentionSpec, LayerSpec, ModelConfig
 from mfuroof.ops.attention import AttentionLayers, AttentionShape
-from mfuroof.ops.curves import Op
+from mfuroof.ops.comm import Collectives
+from mfuroof.ops.curves import Op, affine_curve
 from mfuroof.ops.layer import ACTIVATION_BYTES, Builder
 from mfuroof.ops.mla import mla_gemms, mla_layers
 from mfuroof.ops.mlp import mlp_ops
@@ -61,15 +63,20 @@ def forward_pass(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) 
         A table is missing and ``params.missing`` is ``"raise"``.
     """
     check_parallel(model, parallel)
-    build = Builder(model, parallel, measured)
+    params, profile = measured.params, engine_profile(measured.tables.engine)
+    fused = params.engine_habits and measured.hardware.arch.split()[0] in profile.fuses_all_reduce_norm
+    links = Collectives(measured.tables, measured.reference, measured.hardware, params, fused)
+    build = Builder(model, parallel, measured, links)
     ops = [build.elementwise("embedding", 1, float(ACTIVATION_BYTES * model.hidden_size))]
     for layer in model.layers:
         # Each norm reads the residual and the block's output, and writes both the sum and the normalised vector.
-        ops.append(build.elementwise("norm", 2 * layer.count, 4.0 * ACTIVATION_BYTES * model.hidden_size))
+        if not (fused and parallel.tp_size > 1):  # else the norm runs inside the all-reduce
+            ops.append(build.elementwise("norm", 2 * layer.count, 4.0 * ACTIVATION_BYTES * model.hidden_size))
         ops.extend(_attention_gemms(build, layer))
         ops.extend(mlp_ops(build, layer))
     ops.extend(_communication(build))
     ops.append(_lm_head(build))
+    ops.extend(_overheads(build, profile))
     attention = tuple(_attention(build, layer) for layer in model.layers)
     return ForwardPass(tuple(ops), attention)
 
@@ -102,25 +109,38 @@ def _communication(build: Builder) -> Iterator[Op]:
     Attention data-parallel ranks gather one another's tokens before the experts and scatter the sums after them, in
     place of the all-reduce there. Pipeline stages hand the residual stream on.
     """
-    p, d, measured = build.parallel, build.model.hidden_size, build.measured
+    p, d, links = build.parallel, build.model.hidden_size, build.collectives
     sparse = sum(layer.count for layer in build.model.layers if layer.mlp.kind == "moe")
     exchanged = sparse if p.dp_size > 1 else 0
     if p.tp_size > 1:
         blocks = sum(layer.count * _blocks(layer) for layer in build.model.layers)
-        curve = measured.collective_curve("all_reduce", p.tp_size, d)
+        curve = links.curve("all_reduce", p.tp_size, d)
         yield Op("all_reduce", "tokens", 1.0 + blocks - exchanged, curve, resource="comm")
     if exchanged:
         ranks = p.tp_size * p.dp_size
         for op in ("all_gather", "reduce_scatter"):
-            curve = measured.collective_curve(op, ranks, float(d * p.dp_size))
+            curve = links.curve(op, ranks, float(d * p.dp_size))
             yield Op(op, "tokens", exchanged, curve, resource="comm")
     if p.pp_size > 1:
-        yield Op("pp_send", "tokens", p.pp_size - 1.0, measured.send_curve(d), resource="comm")
+        yield Op("pp_send", "tokens", p.pp_size - 1.0, links.send_curve(d), resource="comm")
 
 
 def _blocks(layer: LayerSpec) -> int:
     """Blocks of a layer that end in a sum over ranks."""
     return int(layer.attention.kind != "none") + int(layer.mlp.kind != "none")
+
+
+def _overheads(build: Builder, profile: EngineProfile) -> Iterator[Op]:
+    """Yield the time that no kernel table holds: the engine's own, and what the caller adds to it."""
+    p = build.measured.params
+    habits = float(p.engine_habits)
+    per_layer = habits * profile.layer_overhead_s + p.layer_overhead_s
+    step = habits * profile.step_overhead_s + p.step_overhead_s + per_layer * build.model.num_hidden_layers
+    if step > 0:
+        yield Op("overhead", "tokens", 1.0, affine_curve(step, 0.0), resource="overhead")
+    per_sequence = habits * profile.sequence_overhead_s + p.sequence_overhead_s
+    if per_sequence > 0:
+        yield Op("sampling", "sequences", 1.0, affine_curve(0.0, per_sequence), resource="overhead")
 
 
 def _lm_head(build: Builder) -> Op:
@@ -146,8 +166,8 @@ def _attention(build: Builder, layer: LayerSpec) -> AttentionLayers:
         layer.count,
         shape,
         measured.tables,
-        peak_flops_per_s=measured.hardware.peak("bf16"),
-        hbm_bytes_per_s=measured.hardware.hbm_bytes_per_s,
+        hardware=measured.hardware,
+        reference=measured.reference,
         monotone=measured.params.monotone,
         blend=measured.params.prefill_blend,
         missing=measured.params.missing,

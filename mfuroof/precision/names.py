@@ -7,22 +7,31 @@ from mfuroof.precision.formats import FORMATS, Format
 
 __all__ = ["ALIASES", "canonical_dtype", "format_of"]
 
-ALIASES = {
-    "bfloat16": "bf16", "torch.bfloat16": "bf16",
-    "float16": "fp16", "half": "fp16", "torch.float16": "fp16",
-    "float32": "fp32", "float": "fp32", "torch.float32": "fp32",
-    "fp8_e4m3": "fp8", "float8": "fp8", "float8_e4m3fn": "fp8", "torch.float8_e4m3fn": "fp8", "e4m3": "fp8",
-    "fp8_per_tensor": "fp8", "fp8_per_channel": "fp8", "w8a8_fp8": "fp8", "fp8_e5m2": "fp8", "fp8_static": "fp8",
-    "fp8_dynamic": "fp8", "fp8_per_block": "fp8_block", "fp8_block_scales": "fp8_block", "fp8_pb_wo": "fp8_block",
-    "w8a16_fp8": "fp8_wo",
-    "w8a8": "int8", "w8a8_int8": "int8", "int8_sq": "int8", "sq": "int8", "torch.int8": "int8",
-    "w8a16": "int8_wo", "int8_weight_only": "int8_wo",
-    "w4a16": "int4_wo", "int4": "int4_wo", "int3": "int3_wo", "int2": "int2_wo", "int4_weight_only": "int4_wo", "w4a16_awq": "int4_wo", "awq": "int4_wo", "gptq": "int4_wo",
-    "w3a16": "int3_wo", "w2a16": "int2_wo", "w4a8": "w4a8_int4_fp8", "w4afp8": "w4a8_int4_fp8",
-    "w4a8_awq": "w4a8_int4_fp8", "w4a4_nvfp4": "nvfp4", "fp4": "nvfp4", "nvfp4_awq": "nvfp4", "nvfp4_wo": "w4a16_nvfp4",
-    "mxfp4": "w4a16_mxfp4", "mxfp4_wo": "w4a16_mxfp4", "w4a8_mxfp4": "w4a8_mxfp4_mxfp8", "w8a8_mxfp8": "mxfp8",
-    "fp6": "mxfp6", "bnb_4bit": "nf4", "bitnet": "ternary",
-}  # fmt: skip
+_SPELLINGS = {
+    "bf16": "bfloat16 torch.bfloat16",
+    "fp16": "float16 half torch.float16",
+    "fp32": "float32 float torch.float32",
+    "fp8": "fp8_e4m3 float8 float8_e4m3fn torch.float8_e4m3fn e4m3 fp8_e5m2 fp8_per_tensor fp8_per_channel fp8_static "
+    "fp8_dynamic w8a8_fp8",
+    "fp8_block": "fp8_per_block fp8_block_scales fp8_pb_wo",
+    "fp8_wo": "w8a16_fp8",
+    "int8": "w8a8 w8a8_int8 int8_sq sq torch.int8",
+    "int8_wo": "w8a16 int8_weight_only",
+    "int4_wo": "w4a16 int4 int4_weight_only w4a16_awq awq gptq",
+    "int3_wo": "int3 w3a16",
+    "int2_wo": "int2 w2a16",
+    "w4a8_int4_fp8": "w4a8 w4afp8 w4a8_awq",
+    "nvfp4": "w4a4_nvfp4 fp4 nvfp4_awq",
+    "w4a16_nvfp4": "nvfp4_wo",
+    "w4a16_mxfp4": "mxfp4 mxfp4_wo",
+    "w4a8_mxfp4_mxfp8": "w4a8_mxfp4",
+    "mxfp8": "w8a8_mxfp8",
+    "mxfp6": "fp6",
+    "nf4": "bnb_4bit",
+    "ternary": "bitnet",
+}
+
+ALIASES = {spelling: name for name, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 """Other spellings, in lower case, of the names in `FORMATS`."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mfuroof._boundary import MAX_COUNT, Problems, count_array
-from mfuroof._types import I64, freeze
+from mfuroof._types import F64, I64, freeze
 from mfuroof.errors import InputError, Problem
 
 __all__ = ["MAX_VALUES", "SPELLINGS", "axis_values"]
@@ -92,8 +92,9 @@ def _count(start: int, stop: int, kind: str, by: float) -> int:
 
 
 def _points(start: int, stop: int, kind: str, by: float, count: int) -> I64:
+    points: F64
     if kind == "+":
-        return start + int(by) * np.arange(count, dtype=np.int64)
+        return np.arange(start, start + int(by) * count, int(by), dtype=np.int64)
     if kind == "x":
         points = start * by ** np.arange(count)
     elif kind == "lin":

@@ -1,4 +1,4 @@
-"""The cases of a sweep: each a model on a GPU under one engine, parallelism and precision, bound when its turn comes."""
+"""The cases of a sweep: a model on a GPU under one engine, parallelism and precision, bound when its turn comes."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from mfuroof._boundary import Problems, choice
@@ -142,7 +142,7 @@ class Sweep:
 def _several(value: Any) -> tuple[Any, ...]:
     """Return one value or several as a tuple; a text is a comma-separated list, unless it is a path."""
     if isinstance(value, str):
-        if Path(value).exists():
+        if os.path.exists(value):
             return (value,)
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if value is None or isinstance(value, ModelConfig | Hardware | PathLike | dict) or not isinstance(value, Iterable):

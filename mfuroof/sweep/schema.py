@@ -1,4 +1,4 @@
-"""Columns of a sweep's result: names, Arrow types, units and meanings, and how a priced chunk becomes a record batch."""
+"""Columns of a sweep's result: names, types, units, meanings; and how a priced chunk becomes a record batch."""
 
 from __future__ import annotations
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from mfuroof.tables.bench_file import BenchFile
 from mfuroof.tables.peaks import PeakInterval, figures_of, implied_peak
 
 __all__ = ["BenchData"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,6 +68,13 @@ class BenchData:
         found = [f for f in self.files if f.gpu.casefold() == folded and f.layout.family == family]
         return tuple(sorted((f for f in found if f.layout.phase == phase), key=lambda f: f.stem + ".csv"))
 
+    def once(self, key: tuple[Any, ...], build: Callable[[], T]) -> T:
+        """Return what ``build`` made of the files the first time it was asked for under ``key``."""
+        if key not in self.cache:
+            self.cache[key] = build()
+        found: T = self.cache[key]
+        return found
+
     def peak(self, gpu: str, dtype: str) -> float:
         """Return the matmul rate of ``dtype`` that recomputed MFUs are relative to. [FLOP/s]
 
@@ -79,10 +88,7 @@ class BenchData:
         figures = figures_of(gpu, self.peaks) if self.peaks is not None else None
         if figures is not None and dtype in figures[1]:
             return float(figures[1][dtype])
-        key = ("implied", gpu.casefold(), dtype)
-        if key not in self.cache:
-            self.cache[key] = self._implied(gpu, dtype)
-        implied = self.cache[key]
+        implied = self.once(("implied", gpu.casefold(), dtype), lambda: self._implied(gpu, dtype))
         if implied is None:
             expected = f"a {dtype} rate of {gpu}, as peaks= of load_bench_data"
             raise InputError(Problem("peaks", "none, and no file implies one", expected))

@@ -18,8 +18,9 @@ from mfuroof.errors import InputError, MissingTableError, Problem
 from mfuroof.precision import canonical_dtype
 from mfuroof.tables import peer_blis, peer_infersim
 from mfuroof.tables.bench_file import BenchFile
-from mfuroof.tables.bench_read import Measured, compile_file, read_mfu
+from mfuroof.tables.bench_read import compile_file, read_mfu
 from mfuroof.tables.compile import compile_1d
+from mfuroof.tables.work import rank_key
 
 if TYPE_CHECKING:
     from mfuroof.tables.bench import BenchData
@@ -48,19 +49,20 @@ def attention(
     columns, form = _counts(shape, minimum={"heads": 1, "tp": 1})
     files = data.select(gpu, family, phase)
     peak = None if rule in PEER_RULES else data.peak(gpu, chosen["peak_dtype"] or "bf16")
+    details = chosen["details"]
 
     def answer(config: tuple[int, ...], at: list[F64]) -> lookup.Details:
         heads, first, second, tp = config
         key = (heads, first, second)
         if rule in PEER_RULES and rule != "infersim":
-            return peer_blis.attention(data, gpu, phase, key, tp, at, rule)
+            return peer_blis.attention(data, gpu, phase, key, tp, at, rule, details)
         if rule == "infersim":
             ranked = (heads // tp, first // tp if family == "mha" else first, second)
-            return peer_infersim.attention(data, family, phase, gpu, ranked, at, dtypes, chosen["default_mfu"])
+            return peer_infersim.attention(data, family, phase, gpu, ranked, at, dtypes, chosen["default_mfu"], details)
         assert peak is not None
         return _generic_attention(data, files, key, tp, at, rule, dtypes, peak, chosen, gpu)
 
-    return _by_configuration(columns, form, 4, answer, chosen["details"])
+    return _by_configuration(columns, form, 4, answer, details)
 
 
 def _generic_attention(
@@ -78,22 +80,20 @@ def _generic_attention(
     usable = [f for f in files if not dtypes or f.select(**dtypes).any()]
     file, distance = _file_for(usable, key, tp, options["missing"])
     if file is None and options["missing"] == "nan":
-        return _nothing(at[0].size)
+        return _nothing(at[0].size, options["details"])
     if file is None:
         of = ", ".join(f"{name} {dtype}" for name, dtype in dtypes.items())
         sought = f"{gpu} attention {'-'.join(map(str, key))} at tp {tp}" + (f" with {of}" if of else "")
         raise MissingTableError(sought, [f.path for f in usable], 'missing="nearest" takes the nearest configuration')
     measured = _measured(data, file, "latency_us", dtypes, {})
-    found = read_mfu(measured, at, rule, options["outside"], peak, lambda: data.bandwidth(gpu))
-    return found if distance == 0.0 else _substituted(found, distance)
+    found = read_mfu(measured, at, rule, options["outside"], peak, lambda: data.bandwidth(gpu), options["details"])
+    return found if distance == 0.0 or not options["details"] else _substituted(found, distance)
 
 
 def _file_for(
     files: list[BenchFile], key: tuple[int, ...], tp: int, missing: str
 ) -> tuple[BenchFile | None, float]:
     """Return the file of a configuration: of this model and tp, else of the same rank, else the nearest."""
-    from mfuroof.tables.work import rank_key
-
     sharded = 2 if files and files[0].layout.family == "mha" else 1
     rank = tuple(max(1, value // tp) if i < sharded else value for i, value in enumerate(key))
     for file in files:
@@ -118,15 +118,15 @@ def gemm(data: BenchData, gpu: str, shape: Mapping[str, ArrayLike], rule: str, o
     at = [column.astype(np.float64) for column in columns]
     files = data.select(gpu, "gemm")
     if rule == "infersim":
-        found = peer_infersim.gemm(data, gpu, at, chosen["default_mfu"])
+        found = peer_infersim.gemm(data, gpu, at, chosen["default_mfu"], chosen["details"])
     elif rule in PEER_RULES:
-        found = peer_blis.gemm(data, gpu, at, rule)
+        found = peer_blis.gemm(data, gpu, at, rule, chosen["details"])
     elif not files:
         raise MissingTableError(f"{gpu} GEMM", [])
     else:
         measured = _measured(data, files[0], "latency_us", {}, {})
         peak = data.peak(gpu, chosen["peak_dtype"] or "fp8")
-        found = read_mfu(measured, at, rule, chosen["outside"], peak, lambda: data.bandwidth(gpu))
+        found = read_mfu(measured, at, rule, chosen["outside"], peak, lambda: data.bandwidth(gpu), chosen["details"])
     return _shaped(found, form, chosen["details"])
 
 
@@ -154,14 +154,15 @@ def grouped(
     both = []
     for projection in ("up", "down"):
         if rule == "infersim":
-            both.append(peer_infersim.grouped(data, gpu, phase, constants, projection, at, chosen["default_mfu"]))
+            default, wanted = chosen["default_mfu"], chosen["details"]
+            both.append(peer_infersim.grouped(data, gpu, phase, constants, projection, at, default, wanted))
             continue
         measured = _measured(data, files[0], f"{projection}_proj_us", {}, constants) if files else None
         if measured is not None:
             peak = data.peak(gpu, chosen["peak_dtype"] or "fp8")
-            both.append(read_mfu(measured, at, rule, chosen["outside"], peak, lambda: data.bandwidth(gpu)))
+            both.append(read_mfu(measured, at, rule, chosen["outside"], peak, lambda: data.bandwidth(gpu), chosen["details"]))
         elif chosen["missing"] == "nan":
-            both.append(_nothing(at[0].size))
+            both.append(_nothing(at[0].size, chosen["details"]))
         else:
             sought = f"{gpu} grouped GEMM {phase} of " + ", ".join(f"{k} {v}" for k, v in constants.items())
             raise MissingTableError(sought, _grouped_keys(files), "the key is exact")
@@ -194,7 +195,7 @@ def gated_delta_net(
     if file is None:
         raise MissingTableError(f"{gpu} gated delta net {phase} {'-'.join(map(str, key))}", [f.path for f in files])
     if rule == "infersim":
-        return _shaped(peer_infersim.gated_delta_net(file, at), form, chosen["details"])
+        return _shaped(peer_infersim.gated_delta_net(file, at, chosen["details"]), form, chosen["details"])
     total = sum(file.latency_s(c.name) for c in file.layout.columns if c.kind == "time")
     table = compile_1d(file.layout.axes[0], file.count(file.layout.axes[0]), total)
     hold = lambda x: x  # noqa: E731  time in proportion to tokens
@@ -205,11 +206,8 @@ def gated_delta_net(
 def _measured(
     data: BenchData, file: BenchFile, latency: str, dtypes: Mapping[str, str], constants: Mapping[str, float]
 ) -> Any:
-    key = (file.path, latency, *sorted(dtypes.items()), *sorted(constants.items()))
-    if key not in data.cache:
-        data.cache[key] = compile_file(file, latency, dtypes, constants)
-    found: Measured | None = data.cache[key]
-    return found
+    key = ("measured", file.path, latency, *sorted(dtypes.items()), *sorted(constants.items()))
+    return data.once(key, lambda: compile_file(file, latency, dtypes, constants))
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -257,18 +255,19 @@ def _by_configuration(
     at = [column.astype(np.float64) for column in columns[width:]]
     if size and all((column == column[0]).all() for column in columns[:width]):
         return _shaped(answer(tuple(int(column[0]) for column in columns[:width]), at), form, details)
-    out = _nothing(size)
+    out = _nothing(size, details)
     configs, index = np.unique(np.column_stack(columns[:width]), axis=0, return_inverse=True)
     for i, config in enumerate(configs):
         rows = np.flatnonzero(index.reshape(-1) == i)
         found = answer(tuple(int(c) for c in config), [column[rows] for column in at])
-        for into, part in zip(out, found, strict=True):
+        for into, part in zip(out if details else out[:1], found, strict=False):
             into[rows] = part
     return _shaped(out, form, details)
 
 
-def _nothing(size: int) -> lookup.Details:
-    return lookup.Details(np.full(size, np.nan), np.full(size, MISSING, np.uint8), np.full(size, np.nan))
+def _nothing(size: int, details: bool) -> lookup.Details:
+    described = size if details else 0
+    return lookup.Details(np.full(size, np.nan), np.full(described, MISSING, np.uint8), np.full(described, np.nan))
 
 
 def _substituted(found: lookup.Details, distance: float) -> lookup.Details:
@@ -277,5 +276,6 @@ def _substituted(found: lookup.Details, distance: float) -> lookup.Details:
 
 
 def _shaped(found: Any, form: tuple[int, ...], details: bool) -> Any:
-    shaped = lookup.Details(*(np.reshape(part, form)[()] for part in found))
-    return shaped if details else shaped.values
+    if not details:
+        return np.reshape(found.values, form)[()]
+    return lookup.Details(*(np.reshape(part, form)[()] for part in found))

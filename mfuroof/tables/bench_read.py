@@ -7,6 +7,7 @@ that stands in for another weight lends its utilisation, not its time.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +16,13 @@ import numpy as np
 
 from mfuroof import lookup
 from mfuroof._types import F64
-from mfuroof.core.sources import CLAMPED, EXTRAPOLATED, MISSING
+from mfuroof.core.sources import CLAMPED, EXTRAPOLATED
 from mfuroof.errors import InputError, Problem
 from mfuroof.lookup.outside import edges
 from mfuroof.lookup.run import Table
 from mfuroof.tables.bench_file import BenchFile
 from mfuroof.tables.compile import compile_1d, compile_2d, compile_sites, decompile
-from mfuroof.tables.compiled import GemmSites, Table1D, Table2D
+from mfuroof.tables.compiled import GemmSites
 from mfuroof.tables.work import grouped_flops, key_bytes, key_flops, kv_bytes, rank_key
 
 __all__ = ["Measured", "compile_file", "read_mfu"]
@@ -45,6 +46,14 @@ class Measured:
     work: Callable[..., F64]
     flops: Callable[..., F64]
     traffic: Callable[..., F64] | None
+
+    def mfu(self, peak: float) -> Table:
+        """Return the MFU recomputed at the measured points, relative to a peak. [-]"""
+        table = self.table
+        at = decompile(table)
+        latency = at.pop("values")
+        coordinates = (at["m"], at["k"], at["n"]) if isinstance(table, GemmSites) else tuple(at.values())
+        return dataclasses.replace(table, values=self.work(*coordinates) / (latency * peak))
 
 
 def compile_file(
@@ -98,22 +107,14 @@ def _roofline(
     return flops, traffic if family in ("gemm", "mha", "mla") else None
 
 
-def mfu_table(measured: Measured, peak: float) -> Table:
-    """Return the recomputed MFU at the measured points."""
-    table = measured.table
-    *at, latency = decompile(table).values()
-    if isinstance(table, GemmSites):
-        at = [at[2], at[0], at[1]]
-    mfu = measured.work(*at) / (latency * peak)
-    if isinstance(table, Table1D):
-        return Table1D(table.axis, table.grid, mfu, table.merged)
-    if isinstance(table, Table2D):
-        return Table2D(table.axes, table.rows, table.offsets, table.cols, mfu, table.merged)
-    return GemmSites(table.k, table.n, table.offsets, table.m, mfu, table.merged)
-
-
 def read_mfu(
-    measured: Measured, at: list[F64], rule: str, outside: str | None, peak: float, bandwidth: Callable[[], float]
+    measured: Measured,
+    at: list[F64],
+    rule: str,
+    outside: str | None,
+    peak: float,
+    bandwidth: Callable[[], float],
+    details: bool,
 ) -> lookup.Details:
     """Read the MFU at flat coordinates.
 
@@ -129,27 +130,25 @@ def read_mfu(
         Rate that the MFU is relative to. [FLOP/s]
     bandwidth
         Called where utilisation of the roofline is to be held. [bytes/s]
+    details
+        Whether source and distance are wanted; empty otherwise.
     """
     linear = rule == "linear"
-    table = measured.table if linear else mfu_table(measured, peak)
-    if outside not in ("clamp", "hold"):
-        found = lookup.read(table, *at, rule=rule, outside=outside, details=True)
-        if not linear:
-            return lookup.Details(*found)
-        return lookup.Details(_implied(measured, at, found.values, peak), found.source, found.distance)
-    found = lookup.read(table, *at, rule=rule, outside="clamp", details=True)
-    place = edges(table, lookup.RULES[rule], at)
-    values = _implied(measured, place, found.values, peak) if linear else np.array(found.values)
-    source = np.array(found.source)
-    moved = np.zeros(values.size, dtype=bool)
-    for point, edge in zip(at, place, strict=True):
-        moved |= point != edge
-    moved &= source != MISSING
-    if outside == "hold" and moved.any():
+    table = measured.table if linear else measured.mfu(peak)
+    keeps_edge = outside in ("clamp", "hold")
+    found = lookup.read(table, *at, rule=rule, outside="clamp" if keeps_edge else outside, details=details)
+    values, source, distance = found if details else (found, np.empty(0, np.uint8), np.empty(0))
+    place = edges(table, lookup.RULES[rule], at) if keeps_edge else at
+    if linear:  # at the edge, so that beyond it the MFU stays what it is there
+        values = _implied(measured, place, values, peak)
+    if outside == "hold":
+        moved = ~np.isnan(values)
+        moved &= np.any([point != edge for point, edge in zip(at, place, strict=True)], axis=0)
         there, here = (_attainable(measured, points, moved, peak, bandwidth) for points in (at, place))
+        values = np.array(values)
         values[moved] *= there / here
-        source[moved & (source == CLAMPED)] = EXTRAPOLATED
-    return lookup.Details(values, source, found.distance)
+        source = np.where(source == CLAMPED, np.uint8(EXTRAPOLATED), source)
+    return lookup.Details(values, source, distance)
 
 
 def _implied(measured: Measured, at: list[F64], latency: F64, peak: float) -> F64:

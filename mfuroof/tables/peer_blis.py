@@ -20,16 +20,18 @@ References
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mfuroof._types import F64, freeze
+from mfuroof._types import F64, I64, freeze
 from mfuroof.core import scan
 from mfuroof.errors import MissingTableError
 from mfuroof.lookup import Details
 from mfuroof.tables.bench_file import BenchFile
-from mfuroof.tables.peer_rows import details, first_seen, peer_rows, steps_by_last
+from mfuroof.tables.peer_rows import Steps, answer, first_seen, peer_rows, steps_by_last
 
 if TYPE_CHECKING:
     from mfuroof.tables.bench import BenchData
@@ -39,46 +41,53 @@ __all__ = ["ZERO", "attention", "gemm"]
 ZERO = 1e-4
 """Values below count as zero; also what v2 answers where it has nothing."""
 
+Curves = tuple[F64, F64, I64, F64, F64, F64]
+"""Sites and curves of v2: k, n, offsets, m, and the first and the last value of each repeated m."""
+
+
+Read = tuple[F64, Callable[[], list[F64]], NDArray[np.bool_]]
+"""Values, the points they lean on (on demand), and which of them replaced a zero."""
+
 
 def attention(
-    data: BenchData, gpu: str, phase: str, key: tuple[int, ...], tp: int, at: list[F64], rule: str
+    data: BenchData, gpu: str, phase: str, key: tuple[int, ...], tp: int, at: list[F64], rule: str, details: bool
 ) -> Details:
     """Return the MFU of attention; ``key`` is (heads, KV heads, head dim) of the model."""
     prefill = data.select(gpu, "mha", "prefill")
     if not prefill:
         raise MissingTableError(f"{gpu} prefill attention, whose files choose the configuration", [])
     chosen = next((f for f in prefill if f.stem == "-".join(map(str, key))), None)
-    substituted = chosen is None
+    other = chosen is None
     if chosen is None:
         distance = [sum((a - b) ** 2 for a, b in zip(f.key, key, strict=True)) for f in prefill]
         chosen = prefill[int(np.argmin(distance))]
     if phase == "prefill":
-        seq_len, mfu = peer_rows(chosen, ("seq_len", "mfu"))
-        zeros = freeze(np.zeros(seq_len.size))
-        columns, asked = [zeros, seq_len], [freeze(np.zeros(at[0].size)), freeze(at[0])]
-        path = chosen.path
+        seq_len, mfu = _rows(chosen, ("seq_len", "mfu"))
+        columns, asked = [freeze(np.zeros(mfu.size)), seq_len], [freeze(np.zeros(at[0].size)), freeze(at[0])]
     else:
-        files = [f for f in data.select(gpu, "mha", "decode") if f.stem.startswith(f"{chosen.stem}-tp") and f.tp]
-        file = _tp_file(files, chosen.stem, tp, rule)
+        file = _tp_file(data.select(gpu, "mha", "decode"), chosen.stem, tp, rule)
+        if file is None and rule == "blis_floor":
+            existing = [f.path for f in data.select(gpu, "mha", "decode")]
+            raise MissingTableError(f"{gpu} decode attention {chosen.stem}-tp{tp} or -tp1", existing)
         if file is None:
-            if rule == "blis_floor":
-                existing = [f.path for f in data.select(gpu, "mha", "decode")]
-                raise MissingTableError(f"{gpu} decode attention {chosen.stem}-tp{tp} or -tp1", existing)
-            return _nothing(at)
-        substituted = substituted or file.tp != tp
-        *columns, mfu = peer_rows(file, ("batch_size", "kv_len", "mfu"))
-        asked, path = [freeze(q) for q in at], file.path
-    if not mfu.size:
-        raise MissingTableError(f"{gpu} {phase} attention in {path}", ["a header only"])
-    read = _floor_attention if rule == "blis_floor" else _blended_attention
-    values, points, replaced = read(columns, mfu, asked, repeats=phase == "prefill", path=path)
-    inside = np.ones(values.size, dtype=bool)
-    for q, column in zip(asked, columns, strict=True):
-        inside &= (q >= column.min()) & (q <= column.max())
-    return details(values, asked, points, inside, replaced | substituted)
+            nowhere = [np.full(q.size, np.nan) for q in at]
+            return answer(np.full(at[0].size, ZERO), at, details, lambda: (nowhere, at, True))
+        other = other or file.tp != tp
+        *columns, mfu = _rows(file, ("batch_size", "kv_len", "mfu"))
+        asked = [freeze(q) for q in at]
+    read = _under if rule == "blis_floor" else _blended
+    values, points, replaced = read(columns, mfu, asked, phase == "prefill")
+    return answer(values, asked, details, lambda: (points(), columns, replaced | other))
 
 
-def _tp_file(files: list[BenchFile], stem: str, tp: int, rule: str) -> BenchFile | None:
+def _rows(file: BenchFile, names: tuple[str, ...]) -> list[F64]:
+    rows = peer_rows(file, names)
+    if not rows[0].size:
+        raise MissingTableError(f"a row of {file.path} below its first line", [])
+    return rows
+
+
+def _tp_file(files: tuple[BenchFile, ...], stem: str, tp: int, rule: str) -> BenchFile | None:
     by_tp = {f.tp: f for f in files if f.tp is not None and f.stem == f"{stem}-tp{f.tp}"}
     if tp in by_tp or not by_tp:
         return by_tp.get(tp)
@@ -87,109 +96,115 @@ def _tp_file(files: list[BenchFile], stem: str, tp: int, rule: str) -> BenchFile
     return by_tp[min(by_tp, key=lambda other: (abs(other - tp), other))]
 
 
-def _floor_attention(
-    columns: list[F64], mfu: F64, at: list[F64], repeats: bool, path: str
-) -> tuple[F64, list[F64], np.ndarray]:
+def _under(columns: list[F64], mfu: F64, at: list[F64], repeats: bool) -> Read:
     row = np.empty(at[0].size, np.int64)
-    scan.nearest_under(*columns, *at, row)
+    scan.nearest_under(columns[0], columns[1], at[0], at[1], row)
     values = mfu[row]
-    replaced = _replace_zeros(values, mfu, [*columns, freeze(np.zeros(mfu.size))], at, True)
+    replaced = _replace_zeros(values, mfu, columns, at, True)
     if (values < ZERO).any():
-        raise MissingTableError(f"an MFU above zero in {path}", ["zeros only"])
+        raise MissingTableError("an MFU that is not zero", ["zeros only"])
     row = np.where(replaced >= 0, replaced, row)
-    return values, [column[row] for column in columns], replaced >= 0
+    return values, lambda: [column[row] for column in columns], replaced >= 0
 
 
-def _blended_attention(
-    columns: list[F64], mfu: F64, at: list[F64], repeats: bool, path: str
-) -> tuple[F64, list[F64], np.ndarray]:
+def _blended(columns: list[F64], mfu: F64, at: list[F64], repeats: bool) -> Read:
     values = np.empty(at[0].size)
     axes = [freeze(np.unique(column)) for column in columns]
-    if repeats:
-        site = np.empty(values.size, np.int64)
-        one, offsets, curve = freeze(np.zeros(1)), *_curves([np.arange(mfu.size)], columns[1], mfu)
-        scan.site_values(one, one, offsets, *curve, at[1], at[0], at[0], values, site)
+    if repeats:  # a curve, whose repeated lengths are kept apart; a grid keeps the last of them
+        curves = _curves(columns[1], columns[0], columns[0], mfu)
+        scan.site_values(*curves, at[1], at[0], at[0], values, np.empty(values.size, np.int64))
     else:
         cells = np.zeros((axes[0].size, axes[1].size))
-        for y, x, value in zip(*columns, mfu, strict=True):  # of repeats the last counts
-            cells[np.searchsorted(axes[0], y), np.searchsorted(axes[1], x)] = value
-        scan.bilinear_or_zero(*axes, freeze(cells.ravel()), *at, values)
-    replaced = _replace_zeros(values, mfu, [*columns, freeze(np.zeros(mfu.size))], at, True)
+        cells[np.searchsorted(axes[0], columns[0]), np.searchsorted(axes[1], columns[1])] = mfu
+        scan.bilinear_or_zero(axes[0], axes[1], freeze(cells.ravel()), at[0], at[1], values)
+    replaced = _replace_zeros(values, mfu, columns, at, True)
     values[values < ZERO] = ZERO
-    points = [_nearest_value(axis, q) for axis, q in zip(axes, at, strict=True)]
-    points = [np.where(replaced >= 0, c[replaced], p) for c, p in zip(columns, points, strict=True)]
-    return values, points, replaced >= 0
+    return values, lambda: _points(columns, axes, at, replaced), replaced >= 0
 
 
-def gemm(data: BenchData, gpu: str, at: list[F64], rule: str) -> Details:
+def _points(columns: list[F64], axes: list[F64], at: list[F64], replaced: I64) -> list[F64]:
+    """Return the nearest point of each axis, or the row that replaced a zero."""
+    near = []
+    for axis, q in zip(axes, at, strict=True):
+        upper = np.clip(np.searchsorted(axis, q), 0, axis.size - 1)
+        lower = np.maximum(upper - 1, 0)
+        near.append(np.where(q - axis[lower] <= axis[upper] - q, axis[lower], axis[upper]))
+    return [np.where(replaced >= 0, column[replaced], p) for column, p in zip(columns, near, strict=True)]
+
+
+def gemm(data: BenchData, gpu: str, at: list[F64], rule: str, details: bool) -> Details:
     """Return the MFU of a GEMM at (m, k, n)."""
     files = data.select(gpu, "gemm")
     if not files:
         raise MissingTableError(f"{gpu} GEMM", [])
-    m, k, n, mfu = peer_rows(files[0], ("m", "k", "n", "mfu"))
-    if not mfu.size:
-        raise MissingTableError(f"{gpu} GEMM in {files[0].path}", ["a header only"])
-    asked = [freeze(q) for q in at]
-    sites, groups = first_seen(k, n)
-    site_k, site_n = (freeze(column) for column in zip(*sites, strict=True))
-    inside = (at[0] >= m.min()) & (at[0] <= m.max())
+    file, asked = files[0], [freeze(q) for q in at]
+    *columns, mfu = _rows(file, ("m", "k", "n", "mfu"))
+    values = np.empty(at[0].size)
     if rule == "blis_v2":
-        values, site = np.empty(at[0].size), np.empty(at[0].size, np.int64)
-        offsets, curve = _curves(groups, m, mfu)
-        scan.site_values(site_k, site_n, offsets, *curve, *asked, values, site)
-        replaced = _replace_zeros(values, mfu, [m, k, n], asked, False)
+        curves = data.once(("blis_v2", file.path), lambda: _curves(*columns, mfu))
+        site = np.empty(at[0].size, np.int64)
+        scan.site_values(*curves, *asked, values, site)
+        replaced = _replace_zeros(values, mfu, columns, asked, False)
         values[values < ZERO] = ZERO
-        points = [_nearest_value(np.unique(m), at[0]), site_k[site], site_n[site]]
-        points = [np.where(replaced >= 0, c[replaced], p) for c, p in zip((m, k, n), points, strict=True)]
-        used_k, used_n, zero = points[1], points[2], replaced >= 0
+        used = [curves[0][site], curves[1][site]]
+
+        def points_of() -> list[F64]:
+            m = _points(columns[:1], [np.unique(columns[0])], asked[:1], replaced)
+            weights = [np.where(replaced >= 0, c[replaced], u) for c, u in zip(columns[1:], used, strict=True)]
+            return [*m, *weights]
+
     else:
-        steps = [steps_by_last(m[rows]) for rows in groups]
-        offsets = freeze(np.cumsum([0, *(starts.size for starts, _ in steps)]), np.int64)
-        starts = freeze(np.concatenate([starts for starts, _ in steps]))
-        rows = freeze(np.concatenate([group[own] for group, (_, own) in zip(groups, steps, strict=True)]), np.int64)
-        below = freeze([group[np.argmin(m[group])] for group in groups], np.int64)
+        steps, below, last_site = data.once(("blis_floor", file.path), lambda: _gemm_steps(columns))
         row = np.empty(at[0].size, np.int64)
-        last_site = sites.index((float(k[-1]), float(n[-1])))
-        scan.site_rows(site_k, site_n, offsets, starts, rows, np.inf, last_site, below, *asked, row)
-        zero = mfu[row] < ZERO
+        scan.site_rows(*steps, np.inf, last_site, below, *asked, row)
         nonzero = np.flatnonzero(mfu >= ZERO)
+        zero = mfu[row] < ZERO
         if zero.any() and not nonzero.size:
-            raise MissingTableError(f"an MFU above zero in {files[0].path}", ["zeros only"])
-        row = np.where(zero, nonzero[:1] if nonzero.size else 0, row)
-        values, points = mfu[row], [m[row], k[row], n[row]]
-        used_k, used_n = points[1], points[2]
-    return details(values, at, points, inside, zero | (used_k != at[1]) | (used_n != at[2]))
+            raise MissingTableError("an MFU that is not zero", ["zeros only"])
+        replaced = np.where(zero, 0, -1)
+        row[zero] = nonzero[0] if nonzero.size else -1
+        values = mfu[row]
+
+        def points_of() -> list[F64]:
+            return [column[row] for column in columns]
+
+    def describe() -> tuple[list[F64], list[F64], Any]:
+        points = points_of()
+        stands_in = (replaced >= 0) | (points[1] != at[1]) | (points[2] != at[2])
+        return points, columns, stands_in
+
+    return answer(values, at, details, describe)
 
 
-def _curves(groups: list[np.ndarray], m: F64, mfu: F64) -> tuple[np.ndarray, tuple[F64, F64, F64]]:
-    """Sort each group's rows by m; of repeats keep the first and the last in file order."""
-    grids, firsts, lasts = [], [], []
-    for rows in groups:
-        order = rows[np.argsort(m[rows], kind="stable")]
-        changed = m[order][1:] != m[order][:-1]
-        grids.append(m[order][np.append(True, changed)])
-        firsts.append(mfu[order][np.append(True, changed)])
-        lasts.append(mfu[order][np.append(changed, True)])
-    offsets = freeze(np.cumsum([0, *(grid.size for grid in grids)]), np.int64)
-    return offsets, (freeze(np.concatenate(grids)), freeze(np.concatenate(firsts)), freeze(np.concatenate(lasts)))
+def _gemm_steps(columns: list[F64]) -> tuple[Steps, I64, int]:
+    """Compile the steps, the row of the smallest m of each site, and the site of the last row."""
+    m, k, n = columns
+    steps = steps_by_last(m, k, n)
+    _, _, groups = first_seen(k, n)
+    below = freeze([group[np.argmin(m[group])] for group in groups], np.int64)
+    last = next(i for i, group in enumerate(groups) if m.size - 1 in group)
+    return steps, below, last
 
 
-def _replace_zeros(values: F64, mfu: F64, columns: list[F64], at: list[F64], root: bool) -> np.ndarray:
+def _curves(m: F64, k: F64, n: F64, mfu: F64) -> Curves:
+    """Sort the rows of each site by m; of repeats keep the first and the last in file order."""
+    site_k, site_n, groups = first_seen(k, n)
+    parts: list[tuple[F64, F64, F64]] = []
+    for group in groups:
+        rows = group[np.argsort(m[group], kind="stable")]
+        changed = m[rows][1:] != m[rows][:-1]
+        first, last = rows[np.append(True, changed)], rows[np.append(changed, True)]
+        parts.append((m[first], mfu[first], mfu[last]))
+    offsets = freeze(np.cumsum([0, *(part[0].size for part in parts)]), np.int64)
+    grid, first_value, last_value = (freeze(np.concatenate(column)) for column in zip(*parts, strict=True))
+    return site_k, site_n, offsets, grid, first_value, last_value
+
+
+def _replace_zeros(values: F64, mfu: F64, columns: list[F64], at: list[F64], root: bool) -> I64:
     """Replace values that count as zero by the nearest row that does not, in place; return those rows, else -1."""
     replaced = np.full(values.size, -1, np.int64)
     if (values < ZERO).any():
-        asked = [*at, freeze(np.zeros(values.size))][:3]
-        scan.replace_below(ZERO, mfu, *columns, root, *asked, values, replaced)
+        columns = [*columns, freeze(np.zeros(mfu.size))][:3]
+        at = [*at, freeze(np.zeros(values.size))][:3]
+        scan.replace_below(ZERO, mfu, *columns, root, *at, values, replaced)
     return replaced
-
-
-def _nearest_value(axis: F64, q: F64) -> F64:
-    upper = np.clip(np.searchsorted(axis, q), 0, axis.size - 1)
-    lower = np.maximum(upper - 1, 0)
-    return np.where(q - axis[lower] <= axis[upper] - q, axis[lower], axis[upper])
-
-
-def _nothing(at: list[F64]) -> Details:
-    found = details(np.full(at[0].size, ZERO), at, at, True, True)
-    found.distance[:] = np.inf
-    return found

@@ -13,7 +13,7 @@ References
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from mfuroof.core import scan
 from mfuroof.errors import MissingTableError
 from mfuroof.lookup import Details
 from mfuroof.tables.bench_file import BenchFile
-from mfuroof.tables.peer_rows import details, first_seen, peer_rows, steps_by_last
+from mfuroof.tables.peer_rows import Steps, answer, peer_rows, steps_by_last
 from mfuroof.units import US
 
 if TYPE_CHECKING:
@@ -47,42 +47,40 @@ def attention(
     at: list[F64],
     dtypes: Mapping[str, str],
     default_mfu: float | None,
+    details: bool,
 ) -> Details:
     """Return the MFU of attention of one rank; ``key`` has the heads of the rank."""
     stem = "-".join(map(str, key))
     file = next((f for f in data.select(gpu, family, phase) if f.stem == stem), None)
     if file is None:
         default = _default(gpu, default_mfu) if phase == "decode" else MISSING_PREFILL_FILE_MFU
-        return _all_default(round(default, 3), at)
+        return _all_default(default, at, details)
     if phase == "prefill":
-        seq_len, mfu = peer_rows(file, ("seq_len", "mfu"))
-        return _stepped(seq_len, _rounded(mfu), at, gpu, default_mfu)
+        return _stepped(peer_rows(file, ("seq_len", "mfu")), at, gpu, default_mfu, details)
     batch, kv_len, mfu = peer_rows(file, ("batch_size", "kv_len", "mfu"), file.select(**dtypes))
     if not batch.size:
-        raise MissingTableError(f"{gpu} decode attention with a {dtypes['kv_dtype']} cache in {file.path}", [file.path])
+        raise MissingTableError(f"{gpu} decode attention with a {dtypes['kv_dtype']} cache", [file.path])
     row = np.empty(at[0].size, np.int64)
     scan.nearest_by_l1(batch, kv_len, freeze(at[0]), freeze(at[1]), row)
-    points = [batch[row], kv_len[row]]
-    inside = (at[0] >= batch.min()) & (at[0] <= batch.max()) & (at[1] >= kv_len.min()) & (at[1] <= kv_len.max())
-    return details(_rounded(mfu)[row], at, points, inside, False)
+    columns = [batch, kv_len]
+    return answer(_rounded(mfu)[row], at, details, lambda: ([c[row] for c in columns], columns, False))
 
 
-def gemm(data: BenchData, gpu: str, at: list[F64], default_mfu: float | None) -> Details:
+def gemm(data: BenchData, gpu: str, at: list[F64], default_mfu: float | None, details: bool) -> Details:
     """Return the MFU of a GEMM at (m, k, n)."""
     files = data.select(gpu, "gemm")
     if not files:
-        return _all_default(round(_default(gpu, default_mfu), 3), at)
-    m, k, n, mfu = peer_rows(files[0], ("m", "k", "n", "mfu"))
-    sites, groups = first_seen(k, n)
-    steps = [steps_by_last(m[rows]) for rows in groups]
-    offsets = freeze(np.cumsum([0, *(starts.size for starts, _ in steps)]), np.int64)
-    starts = freeze(np.concatenate([starts for starts, _ in steps]))
-    rows = freeze(np.concatenate([group[own] for group, (_, own) in zip(groups, steps, strict=True)]), np.int64)
-    site_k, site_n = (freeze(column) for column in zip(*sites, strict=True))
+        return _all_default(_default(gpu, default_mfu), at, details)
+    (m, k, n, mfu), steps = data.once(("infersim gemm", files[0].path), lambda: _gemm_steps(files[0]))
     row = np.empty(at[0].size, np.int64)
-    none = freeze(np.full(len(sites), -1), np.int64)
-    scan.site_rows(site_k, site_n, offsets, starts, rows, REACH, -1, none, *map(freeze, at), row)
-    return _by_row(row, _rounded(mfu), [m, k, n], at, gpu, default_mfu)
+    none = freeze(np.full(steps[0].size, -1), np.int64)
+    scan.site_rows(*steps, REACH, -1, none, *map(freeze, at), row)
+    return _by_row(row, mfu, [m, k, n], at, gpu, default_mfu, details)
+
+
+def _gemm_steps(file: BenchFile) -> tuple[list[F64], Steps]:
+    m, k, n, mfu = peer_rows(file, ("m", "k", "n", "mfu"))
+    return [m, k, n, _rounded(mfu)], steps_by_last(m, k, n)
 
 
 def grouped(
@@ -93,80 +91,79 @@ def grouped(
     projection: str,
     at: list[F64],
     default_mfu: float | None,
+    details: bool,
 ) -> Details:
     """Return the MFU of one projection of the routed experts; ``key`` is exact."""
     files = data.select(gpu, "grouped_gemm", phase)
     if not files:
-        return _all_default(round(_default(gpu, default_mfu), 3), at)
+        return _all_default(_default(gpu, default_mfu), at, details)
     file = files[0]
     keep = np.ones(len(file), dtype=bool)
     for name, value in key.items():
         keep &= file.columns[name] == value
     tokens, mfu = peer_rows(file, (file.layout.axes[0], f"{projection}_mfu"), keep)
     if phase == "prefill":
-        return _stepped(tokens, _rounded(mfu), at, gpu, default_mfu)
+        return _stepped([tokens, mfu], at, gpu, default_mfu, details)
     if not tokens.size:
-        return _all_default(round(_default(gpu, default_mfu), 3), at)
-    row = np.empty(at[0].size, np.int64)
-    zeros = freeze(np.zeros(tokens.size))
-    scan.nearest_by_l1(tokens, zeros, freeze(at[0]), freeze(np.zeros(at[0].size)), row)
-    inside = (at[0] >= tokens.min()) & (at[0] <= tokens.max())
-    return details(_rounded(mfu)[row], at, [tokens[row]], inside, False)
+        return _all_default(_default(gpu, default_mfu), at, details)
+    row = _nearest(tokens, at[0])
+    return answer(_rounded(mfu)[row], at, details, lambda: ([tokens[row]], [tokens], False))
 
 
-def gated_delta_net(file: BenchFile, tokens: F64) -> Details:
+def gated_delta_net(file: BenchFile, tokens: F64, details: bool) -> Details:
     """Return the time of all kernels at the nearest row, in proportion to tokens. [s]"""
     times = tuple(column.name for column in file.layout.columns if column.kind == "time")
     measured, *columns = peer_rows(file, (file.layout.axes[0], *times))
-    row = np.empty(tokens.size, np.int64)
-    zeros = freeze(np.zeros(measured.size))
-    scan.nearest_by_l1(measured, zeros, freeze(tokens), freeze(np.zeros(tokens.size)), row)
+    if not measured.size:
+        raise MissingTableError(f"a row of {file.path} below its first line", [])
+    row = _nearest(measured, tokens)
     ratio = measured[row] / tokens
     total = np.zeros(tokens.size)
     for column in columns:
         total = total + column[row] / ratio
-    inside = (tokens >= measured.min()) & (tokens <= measured.max())
-    return details(total * US, [tokens], [measured[row]], inside, False)
+    return answer(total * US, [tokens], details, lambda: ([measured[row]], [measured], False))
 
 
-def _stepped(starts: F64, mfu: F64, at: list[F64], gpu: str, default_mfu: float | None) -> Details:
+def _nearest(measured: F64, asked: F64) -> I64:
+    row = np.empty(asked.size, np.int64)
+    zeros, other_zeros = freeze(np.zeros(measured.size)), freeze(np.zeros(asked.size))
+    scan.nearest_by_l1(measured, zeros, freeze(asked), other_zeros, row)
+    return row
+
+
+def _stepped(rows: list[F64], at: list[F64], gpu: str, default_mfu: float | None, details: bool) -> Details:
     """Read rows in file order up to the first that exceeds the query."""
-    reached = np.maximum.accumulate(starts) if starts.size else starts
+    starts, mfu = rows
+    reached = np.maximum.accumulate(starts)
     last = np.append(reached[1:] != reached[:-1], True)[: starts.size]
     row = np.empty(at[0].size, np.int64)
     scan.step_rows(freeze(reached[last]), freeze(np.flatnonzero(last), np.int64), freeze(at[0]), row)
-    return _by_row(row, mfu, [starts], at, gpu, default_mfu)
+    return _by_row(row, _rounded(mfu), [starts], at, gpu, default_mfu, details)
 
 
-def _by_row(row: I64, mfu: F64, columns: list[F64], at: list[F64], gpu: str, default_mfu: float | None) -> Details:
+def _by_row(
+    row: I64, mfu: F64, columns: list[F64], at: list[F64], gpu: str, default_mfu: float | None, details: bool
+) -> Details:
     """Read the rows that answer, and the default where none does."""
     unanswered = row < 0
     default = round(_default(gpu, default_mfu), 3) if unanswered.any() else np.nan
-    if not mfu.size:
-        return _all_default(default, at)
-    values = np.where(unanswered, default, mfu[row])
-    points = [np.where(unanswered, q, column[row]) for q, column in zip(at, columns, strict=True)]
-    inside = np.ones(row.size, dtype=bool)
-    for q, column in zip(at, columns, strict=True):
-        inside &= (q >= column.min()) & (q <= column.max())
-    found = details(values, at, points, inside, unanswered)
-    found.distance[unanswered] = np.inf
-    return found
+    values = np.append(mfu, default)[row]
+
+    def describe() -> tuple[list[F64], list[F64], Any]:
+        return [np.append(column, np.nan)[row] for column in columns], columns, unanswered
+
+    return answer(values, at, details, describe)
 
 
-def _all_default(default: float, at: list[F64]) -> Details:
-    size = at[0].size
-    found = details(np.full(size, default), at, at, True, True)
-    found.distance[:] = np.inf
-    return found
+def _all_default(default: float, at: list[F64], details: bool) -> Details:
+    values = np.full(at[0].size, round(default, 3))
+    return answer(values, at, details, lambda: ([np.full(values.size, np.nan) for _ in at], at, True))
 
 
 def _default(gpu: str, given: float | None) -> float:
-    if given is not None:
-        return given
-    known = DEFAULT_MFU.get(gpu.casefold())
+    known = DEFAULT_MFU.get(gpu.casefold()) if given is None else given
     if known is None:
-        sought = f"an answer for {gpu} by InferSim's rule, which has no default MFU for this GPU"
+        sought = f"what InferSim's rule defaults to on {gpu}, a GPU it does not know"
         raise MissingTableError(sought, list(DEFAULT_MFU), "default_mfu= sets one")
     return known
 

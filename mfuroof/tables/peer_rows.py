@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from mfuroof.core.sources import CLAMPED, EXACT, INTERPOLATED, SUBSTITUTED
 from mfuroof.lookup import Details
 from mfuroof.tables.bench_file import BenchFile
 
-__all__ = ["VALUES_ONLY", "describe", "first_seen", "inside_of", "peer_rows", "steps_by_last"]
+__all__ = ["Steps", "answer", "first_seen", "peer_rows", "steps_by_last"]
 
-VALUES_ONLY = (np.empty(0, np.uint8), np.empty(0))
-"""Source and distance of answers that nobody asked to describe."""
+Steps = tuple[F64, F64, I64, F64, I64]
+"""GEMM sites and the steps of each: k, n, offsets, where a step starts in m, and the row it reads."""
 
 
 def peer_rows(file: BenchFile, names: tuple[str, ...], keep: Any = None) -> list[F64]:
@@ -25,20 +26,61 @@ def peer_rows(file: BenchFile, names: tuple[str, ...], keep: Any = None) -> list
     return [freeze(np.asarray(file.columns[name])[chosen]) for name in names]
 
 
-def steps_by_last(m: F64) -> tuple[F64, I64]:
-    """Steps of the rule "the last row in file order whose m does not exceed the query": starts and rows."""
-    order = np.argsort(m, kind="stable")
-    rows = np.maximum.accumulate(order)
-    last = np.append(m[order][1:] != m[order][:-1], True)
-    return freeze(m[order][last]), freeze(rows[last], np.int64)
-
-
-def first_seen(k: F64, n: F64) -> tuple[list[tuple[float, float]], list[I64]]:
+def first_seen(k: F64, n: F64) -> tuple[F64, F64, list[I64]]:
     """Return the distinct (k, n) in order of first appearance, and the rows of each."""
     rows: dict[tuple[float, float], list[int]] = {}
     for i, pair in enumerate(zip(k.tolist(), n.tolist(), strict=True)):
         rows.setdefault(pair, []).append(i)
-    return list(rows), [np.array(r, dtype=np.int64) for r in rows.values()]
+    pairs = np.array(list(rows), dtype=np.float64).reshape(-1, 2)
+    return freeze(pairs[:, 0]), freeze(pairs[:, 1]), [np.array(r, dtype=np.int64) for r in rows.values()]
+
+
+def steps_by_last(m: F64, k: F64, n: F64) -> Steps:
+    """Compile the rule "at each (k, n) the last row in file order whose m does not exceed the query"."""
+    site_k, site_n, groups = first_seen(k, n)
+    offsets, starts, rows = [0], [], []
+    for group in groups:
+        order = np.argsort(m[group], kind="stable")
+        ascending = m[group][order]
+        last = np.append(ascending[1:] != ascending[:-1], True)
+        starts.append(ascending[last])
+        rows.append(group[np.maximum.accumulate(order)[last]])
+        offsets.append(offsets[-1] + int(last.sum()))
+    every = freeze(np.concatenate([[], *starts])), freeze(np.concatenate([[], *rows]), np.int64)
+    return site_k, site_n, freeze(offsets, np.int64), *every
+
+
+def answer(
+    values: F64,
+    at: list[F64],
+    details: bool,
+    describe: Callable[[], tuple[list[F64], list[F64], Any]],
+) -> Details:
+    """Return values, with where they come from if it is wanted.
+
+    Parameters
+    ----------
+    values
+        Answers (q,).
+    at
+        Coordinates of the queries, (q,) each.
+    details
+        Whether source and distance are wanted; empty otherwise.
+    describe
+        Called if so: the measured point that each answer leans on, NaN for a default (a list like ``at``); the rows
+        of the file (likewise); and whether something stands in for what was asked.
+    """
+    if not details:
+        return Details(values, np.empty(0, np.uint8), np.empty(0))
+    points, columns, substituted = describe()
+    distance, inside = np.zeros(values.size), np.ones(values.size, dtype=bool)
+    for q, p, column in zip(at, points, columns, strict=True):
+        distance = np.maximum(distance, _octaves(q, p))
+        inside &= (q >= column.min(initial=np.inf)) & (q <= column.max(initial=-np.inf))
+    source: U8 = np.where(distance == 0.0, EXACT, np.where(inside, INTERPOLATED, CLAMPED)).astype(np.uint8)
+    source[np.isnan(distance) | substituted] = SUBSTITUTED
+    distance[np.isnan(distance)] = np.inf
+    return Details(values, source, distance)
 
 
 def _octaves(q: F64, p: F64) -> F64:
@@ -47,35 +89,3 @@ def _octaves(q: F64, p: F64) -> F64:
         apart = np.abs(np.log2(q) - np.log2(p))
     near_zero = np.abs(np.arcsinh(q) - np.arcsinh(p)) / np.log(2.0)
     return np.where(q == p, 0.0, np.where((q > 0.0) & (p > 0.0), apart, near_zero))
-
-
-def inside_of(at: list[F64], columns: list[F64]) -> Any:
-    """Return whether each query (q,) is within the measured range of every column."""
-    inside = np.ones(at[0].size, dtype=bool)
-    for q, column in zip(at, columns, strict=True):
-        inside &= (q >= column.min()) & (q <= column.max())
-    return inside
-
-
-def describe(values: F64, at: list[F64], points: list[F64], inside: Any, substituted: Any) -> Details:
-    """Describe answers by the points they lean on.
-
-    Parameters
-    ----------
-    values
-        Answers (q,).
-    at, points
-        Coordinates of the queries and of the measured points used, (q,) each.
-    inside
-        Whether each query (q,) is within the measured range.
-    substituted
-        Whether something else stands in for what was asked: a default (a point of NaN), another configuration, a
-        non-zero row.
-    """
-    distance = np.zeros(values.size)
-    for q, p in zip(at, points, strict=True):
-        distance = np.maximum(distance, _octaves(q, p))
-    distance[np.isnan(distance)] = np.inf
-    source: U8 = np.where(distance == 0.0, EXACT, np.where(inside, INTERPOLATED, CLAMPED)).astype(np.uint8)
-    source[np.broadcast_to(substituted, source.shape)] = SUBSTITUTED
-    return Details(values, source, distance)

@@ -35,7 +35,7 @@ def assign(scheme: Scheme, layers: Sequence[LayerSpec], hidden_size: int, naming
         first = formats_of(scheme, modules, spec.layer_indices[0], naming)
         for i in spec.layer_indices:
             by_index[i] = (spec, formats_of(scheme, modules, i, naming) if scheme.by_layer else first)
-    return regroup((by_index[i] for i in sorted(by_index)))
+    return regroup(by_index[i] for i in sorted(by_index))
 
 
 def regroup(layers: Iterable[tuple[LayerSpec, Formats]]) -> tuple[LayerSpec, ...]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mfuroof.models.text import short
+
 __all__ = ["SKIP_KEYS", "Block", "Notes"]
 
 SKIP_KEYS = (
@@ -35,14 +37,9 @@ class Notes:
 
     def warn(self, key: str, value: object, what: str) -> None:
         """Record that ``key`` has an odd ``value`` and what follows from it."""
-        text = f"{key} = {_short(value)}: {what}"
+        text = f"{key} = {short(value)}: {what}"
         if text not in self.warnings:
             self.warnings.append(text)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 @dataclass(frozen=True)
@@ -99,18 +96,16 @@ class Block:
         return bool(value)
 
     def number(self, *keys: str, default: int | None = None) -> int | None:
-        """Return a whole number given as number or plain decimal string; ``default`` if missing; None (noted) if odd."""
+        """Return a whole number (also from a decimal string, noted); ``default`` if missing; None (noted) if odd."""
         key, value = self.find(*keys)
         if value is None:
             return default
         if isinstance(value, str) and _DECIMAL.fullmatch(value) and len(value) < 12:
             self.warn(key, value, f"is a string; read as {int(value)}")
             return int(value)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            self.warn(key, value, "is no whole number")
-            return None
-        if value != int(value):
-            self.warn(key, value, "is no whole number")
+        whole = type(value) is int or (isinstance(value, float) and math.isfinite(value) and value == int(value))
+        if not whole or abs(value) > MAX_GROUP:
+            self.warn(key, value, "is no whole number of any use")
             return None
         return int(value)
 

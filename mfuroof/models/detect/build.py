@@ -35,7 +35,8 @@ def integer_format(
     """
     name = _INTEGER.get((bits, activations), f"int{bits}_wo" if not activations else "int8")
     fmt = FORMATS[name].grouped(group, scale_bytes, bits if zero else 0)
-    return replace(fmt, bits=float(stored_bits or bits), compute_class=activations or "bf16", weight_only=not activations)
+    stored = float(stored_bits or bits)
+    return replace(fmt, bits=stored, compute_class=activations or "bf16", weight_only=not activations)
 
 
 def float_format(bits: int, group: int, *, activations: str = "", scale_bytes: float | None = None) -> Format:

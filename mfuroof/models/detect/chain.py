@@ -58,10 +58,10 @@ def detect(
 
 def _dtype(merged: Mapping[str, Any], notes: Notes) -> tuple[str, Scheme | None]:
     """Return the dtype of unquantised weights; an 8-bit one means quantised linear layers in a 16-bit model."""
-    key = next((k for k in ("dtype", "torch_dtype") if merged.get(k) is not None), None)
-    if key is None or merged[key] == "auto":
+    key = "dtype" if merged.get("dtype") is not None else "torch_dtype"
+    value = merged.get(key)
+    if value is None or value == "auto":
         return "bf16", None
-    value = merged[key]
     try:
         name = canonical_dtype(value) if isinstance(value, str) else ""
     except UnknownNameError:
@@ -103,10 +103,7 @@ def _weights(
 
 
 def _blocks(config: Mapping[str, Any], merged: Mapping[str, Any], notes: Notes) -> Iterator[Block]:
-    holders = [("", config)]
-    holders += [(f"{k}.", v) for k in NESTS if isinstance(v := config.get(k), Mapping)]
-    holders += [(f"{k}.text_config.", v["text_config"]) for k in NESTS if _nested(v := config.get(k))]
-    for prefix, holder in holders:
+    for prefix, holder in _holders(config, ""):
         for key in BLOCK_KEYS:
             value = holder.get(key)
             if value is None or value is False:
@@ -117,8 +114,13 @@ def _blocks(config: Mapping[str, Any], merged: Mapping[str, Any], notes: Notes) 
             yield Block(_flat(value), f"{prefix}{key}", notes, merged)
 
 
-def _nested(value: Any) -> bool:
-    return isinstance(value, Mapping) and isinstance(value.get("text_config"), Mapping)
+def _holders(config: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (path, object) of the config and of the language model's configs nested in it, outermost first."""
+    yield prefix, config
+    for key in NESTS:
+        inner = config.get(key)
+        if isinstance(inner, Mapping):
+            yield from _holders(inner, f"{prefix}{key}.")
 
 
 def _flat(data: Mapping[str, Any]) -> Mapping[str, Any]:

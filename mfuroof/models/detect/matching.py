@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from mfuroof.models.detect.block import Block
 
-__all__ = ["MapMatcher", "PatternMatcher", "STYLES"]
+__all__ = ["STYLES", "MapMatcher", "PatternMatcher"]
 
 T = TypeVar("T")
 
@@ -17,7 +17,7 @@ _LAYER = re.compile(r"layers\\?\.(\d+)(?=\\?\.|$)")
 
 
 def _component(pattern: str) -> str:
-    """A run of whole path components: ``gate`` means ``mlp.gate``, never ``mlp.gate_proj``; stars are wildcards."""
+    """Match a run of whole path components: ``gate`` means ``mlp.gate``, never ``mlp.gate_proj``; stars are wild."""
     try:
         re.compile(pattern)
         body = pattern
@@ -27,12 +27,12 @@ def _component(pattern: str) -> str:
 
 
 def _compressed(pattern: str) -> str:
-    """The exact name, or after ``re:`` a regular expression anchored at the start only."""
+    """Match the exact name, or after ``re:`` a regular expression anchored at the start only."""
     return pattern[3:] if pattern.startswith("re:") else re.escape(pattern) + r"\Z"
 
 
 def _wildcard(pattern: str) -> str:
-    """A shell wildcard over the whole name, or (older checkpoints) a run of whole path components."""
+    """Match a shell wildcard over the whole name, or (older checkpoints) a run of whole path components."""
     if pattern.startswith("re:"):
         return pattern[3:]
     whole = fnmatch.translate(pattern)

@@ -23,7 +23,12 @@ _ATTENTION = {
     "wq_a": ("q_a_proj",), "wq_b": ("q_b_proj",), "wkv": ("kv_proj",), "wo_a": ("o_a_proj",), "wo_b": ("o_b_proj",),
     "kv_a_proj_with_mqa": ("fused_qkv_a_proj_with_mqa",), "q_a_proj": ("fused_qkv_a_proj_with_mqa",),
 }  # fmt: skip
-_LINEAR = {"in_proj_qkv": "in_proj_qkvz", "in_proj_z": "in_proj_qkvz", "in_proj_b": "in_proj_ba", "in_proj_a": "in_proj_ba"}
+_LINEAR = {
+    "in_proj_qkv": "in_proj_qkvz",
+    "in_proj_z": "in_proj_qkvz",
+    "in_proj_b": "in_proj_ba",
+    "in_proj_a": "in_proj_ba",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,12 @@ _SPARSE_BLOCK = Naming(
     shared=("block_sparse_moe.shared_experts", "mlp.shared_experts"),
 )
 _FFN = Naming(
-    ("ffn", "mlp"), ("ffn.experts", "mlp.experts"), ("ffn.gate", "mlp.gate"), ("ffn.shared_experts", "mlp.shared_experts"),
-    ("attn", "self_attn"),
-)  # fmt: skip
+    dense=("ffn", "mlp"),
+    experts=("ffn.experts", "mlp.experts"),
+    routers=("ffn.gate", "mlp.gate"),
+    shared=("ffn.shared_experts", "mlp.shared_experts"),
+    attention=("attn", "self_attn"),
+)
 
 NAMINGS = {
     "mixtral": _SPARSE_BLOCK,

@@ -37,29 +37,21 @@ def summarise(
             if fmt is not None:
                 params[fmt] = params.get(fmt, 0) + count * m.matrix_params
                 stored += count * m.copies * fmt.matrix_bytes(m.out_features, m.in_features)
-    kv_bytes = kv_format_of(kv_dtype).bytes_per_element
-    common = {"kv_bytes_per_element": kv_bytes, "kv_dtype": kv_dtype, "source": source}
-    facts = {"origins": tuple(sorted(notes.origins.items())), "warnings": tuple(notes.warnings)}
-    plain = FORMATS[dtype]
-    if not params:
-        method = scheme.method if scheme.default is not None or scheme.rules else "none"
-        if method != "none":
-            notes.warn(method, sorted(notes.origins.items()), "quantises no module of this architecture")
-            facts["warnings"] = tuple(notes.warnings)
-        return Quantization(
-            "none", plain.bits, None, plain.nominal_bytes, plain.nominal_bytes, compute_class=plain.compute_class,
-            **common, **facts,
-        )  # fmt: skip
-    main = max(params, key=params.__getitem__)
-    total = sum(params.values())
+    origins = tuple(sorted(notes.origins.items()))
+    if not params and (scheme.default is not None or scheme.rules):
+        notes.warn(scheme.method, dict(origins), "quantises no module of this architecture")
+    main = max(params, key=params.__getitem__) if params else FORMATS[dtype]
     return Quantization(
-        method=scheme.method,
+        method=scheme.method if params else "none",
         weight_bits=main.bits,
         group_size=main.group_size or None,
         weight_bytes_nominal=main.nominal_bytes,
-        weight_bytes_effective=stored / total,
+        weight_bytes_effective=stored / sum(params.values()) if params else main.nominal_bytes,
+        kv_bytes_per_element=kv_format_of(kv_dtype).bytes_per_element,
         compute_class=main.compute_class,
         weight_only=main.weight_only,
-        **common,
-        **facts,
+        source=source,
+        kv_dtype=kv_dtype,
+        origins=origins,
+        warnings=tuple(notes.warnings),
     )

@@ -9,6 +9,7 @@ from mfuroof.errors import MfuroofWarning
 from mfuroof.models.families.traits import Traits
 from mfuroof.models.fields import Fields
 from mfuroof.models.specs import AttentionSpec, IndexerSpec, MlaSpec
+from mfuroof.models.text import short
 
 __all__ = ["attention_layers", "heads_of", "windows"]
 
@@ -108,7 +109,7 @@ def _typed_window(f: Fields, kind: object, window: int | None) -> int | None:
         if window is None:
             f.problems.add("sliding_window", "nothing", f"a window, as layer_types has {kind!r}")
         return window
-    f.problems.add("layer_types", repr(kind)[:60], f"one of {', '.join((*_FULL, *_SLIDING))} for this kind of model")
+    f.problems.add("layer_types", short(kind), f"one of {', '.join((*_FULL, *_SLIDING))} for this kind of model")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Decoder-only transformers whose keys say it all: Llama, Mistral, Qwen, Mixtral, gpt-oss, DeepSeek, GLM, Gemma 1-3 …"""
+"""Decoder-only transformers whose keys say it all: Llama, Mistral, Qwen, Mixtral, gpt-oss, DeepSeek, GLM, Gemma 1-3."""
 
 from __future__ import annotations
 

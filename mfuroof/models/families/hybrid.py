@@ -10,6 +10,7 @@ from mfuroof.models.families.parts import Architecture, build
 from mfuroof.models.families.traits import Traits
 from mfuroof.models.fields import MAX_LAYERS, Fields
 from mfuroof.models.specs import AttentionSpec, LinearSpec, MlpSpec
+from mfuroof.models.text import short
 
 __all__ = ["read_kimi_linear", "read_qwen_hybrid"]
 
@@ -36,7 +37,7 @@ def read_qwen_hybrid(f: Fields) -> Architecture:
 
 def _pick(f: Fields, kind: object, full: AttentionSpec, linear: AttentionSpec) -> AttentionSpec:
     if kind not in ("full_attention", "linear_attention"):
-        f.problems.add("layer_types", repr(kind)[:60], "full_attention or linear_attention")
+        f.problems.add("layer_types", short(kind), "full_attention or linear_attention")
     return full if kind == "full_attention" else linear
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mfuroof.models.families.traits import Traits
 from mfuroof.models.fields import Fields
 from mfuroof.models.specs import MlpSpec
+from mfuroof.models.text import short
 
 __all__ = ["dense_mlp", "mlp_layers", "moe_mlp", "sparse_layers"]
 
@@ -80,17 +81,17 @@ def sparse_layers(f: Fields, n: int) -> list[bool]:
     types = f.per_layer("mlp_layer_types", n)
     for key, value in (("mlp_only_layers", only), ("moe_layers", listed or [])):
         if not isinstance(value, list) or not all(type(i) is int and 0 <= i < n for i in value):
-            f.problems.add(key, repr(value)[:60], f"a list of layer numbers below {n}")
+            f.problems.add(key, short(value), f"a list of layer numbers below {n}")
             return [True] * n
     if types is not None:
         if not set(map(str, types)) <= {"dense", "sparse"}:
-            f.problems.add("mlp_layer_types", repr(types)[:60], "dense or sparse for each layer")
+            f.problems.add("mlp_layer_types", short(types), "dense or sparse for each layer")
         return [kind == "sparse" for kind in types]
     if listed:
         return [i in listed for i in range(n)]
     if isinstance(freq, list):
         if f.per_layer("moe_layer_freq", n) is None or not all(v in (0, 1) for v in freq):
-            f.problems.add("moe_layer_freq", repr(freq)[:60], f"{n} entries of 0 or 1")
+            f.problems.add("moe_layer_freq", short(freq), f"{n} entries of 0 or 1")
             return [True] * n
         return [bool(v) for v in freq[:n]]
     if interleave:

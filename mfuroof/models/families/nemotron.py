@@ -8,6 +8,7 @@ from mfuroof.models.families.attention import heads_of
 from mfuroof.models.families.parts import Architecture, Layer, build
 from mfuroof.models.fields import MAX_LAYERS, Fields
 from mfuroof.models.specs import AttentionSpec, MambaSpec, MlpSpec
+from mfuroof.models.text import short
 
 __all__ = ["read_nemotron_h", "read_nemotron_nas"]
 
@@ -43,7 +44,7 @@ def _blocks(f: Fields) -> list[str]:
     kinds = [_BLOCKS.get(k) if isinstance(k, str) else None for k in names]
     if not kinds or None in kinds or len(kinds) > MAX_LAYERS:
         expected = "a pattern of M, E, * and - or a list of mamba, moe, attention and mlp"
-        f.problems.add(f.spelling("layers_block_type"), repr(pattern)[:60], expected)
+        f.problems.add(f.spelling("layers_block_type"), short(pattern), expected)
         return ["mlp"]
     if n is not None and n != len(kinds):
         f.problems.add("num_hidden_layers", n, f"{len(kinds)}, the length of {f.spelling('layers_block_type')}")
@@ -110,7 +111,7 @@ def read_nemotron_nas(f: Fields) -> Architecture:
 def _nas_block(f: Fields, block: object, d: int, h: int, width: int) -> Layer:
     parts = [block.get(k) if isinstance(block, Mapping) else None for k in ("attention", "ffn")]
     if not all(isinstance(p, Mapping) for p in parts):
-        f.problems.add("block_configs", repr(block)[:60], "an object with attention and ffn")
+        f.problems.add("block_configs", short(block), "an object with attention and ffn")
         return AttentionSpec("none"), MlpSpec("none"), 0
     attention, ffn = (Fields(p, f.problems) for p in parts if p is not None)
     norms = 0

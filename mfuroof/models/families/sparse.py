@@ -11,6 +11,7 @@ from mfuroof.models.families.traits import Traits
 from mfuroof.models.fields import MAX_LAYERS, Fields
 from mfuroof.models.modules import OVERLAPPING_RATIO
 from mfuroof.models.specs import AttentionSpec, CompressedSpec, IndexerSpec, MlpSpec
+from mfuroof.models.text import short
 
 __all__ = ["read_bloom", "read_deepseek_v4", "read_minimax_m3"]
 
@@ -28,7 +29,7 @@ def read_deepseek_v4(f: Fields) -> Architecture:
         f.problems.add("num_key_value_heads", kv, "1, the shared head of compressed attention")
     ratios = f.per_layer("compress_ratios", n, spare=8)
     if ratios is None or not all(type(r) is int and 0 <= r <= 2**16 for r in ratios):
-        f.problems.add("compress_ratios", repr(ratios)[:60], "a list of whole numbers, one a layer")
+        f.problems.add("compress_ratios", short(ratios), "a list of whole numbers, one a layer")
         ratios = [0] * n
     groups, rank = f.integer("o_groups", low=1), f.integer("o_lora_rank", low=1)
     q_rank, rope = f.integer("q_lora_rank", low=1), f.integer("qk_rope_head_dim", 0)
@@ -81,9 +82,7 @@ def read_minimax_m3(f: Fields) -> Architecture:
     f.raw("n_shared_experts")
     dense = MlpSpec("dense", f.integer("dense_intermediate_size", low=1), 3, f.text("hidden_act", "silu"))
     where = sparse_layers(f, n)
-    layers = [
-        (sparse if s else full, moe if w else dense, 2 * d) for s, w in zip(marks, where, strict=True)
-    ]
+    layers = [(sparse if s else full, moe if w else dense, 2 * d) for s, w in zip(marks, where, strict=True)]
     return build(f, layers, hidden_size=d, extra_params=d, heads=(h, kv, width))
 
 

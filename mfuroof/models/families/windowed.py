@@ -10,6 +10,7 @@ from mfuroof.models.families.parts import Architecture, Layer, build
 from mfuroof.models.families.traits import Traits
 from mfuroof.models.fields import MAX_LAYERS, Fields
 from mfuroof.models.specs import AttentionSpec, MlpSpec
+from mfuroof.models.text import short
 
 __all__ = ["read_gemma4", "read_llama4", "read_mimo_v2"]
 
@@ -52,7 +53,8 @@ def read_gemma4(f: Fields) -> Architecture:
     h, kv, width = heads_of(f, d, 256)
     k_eq_v = f.flag("attention_k_eq_v")
     wide = f.integer("global_head_dim", 512, low=1)
-    wide_kv = (f.optional("num_global_key_value_heads", low=1) if k_eq_v else f.raw("num_global_key_value_heads") and kv) or kv
+    wide_kv = f.optional("num_global_key_value_heads", low=1)
+    wide_kv = wide_kv if k_eq_v and wide_kv else kv
     window = f.integer("sliding_window", 512, low=1)
     bias = f.flag("attention_bias")
     local = AttentionSpec("gqa", h, kv, width, width, sliding_window=window, qkv_bias=bias, out_bias=bias)
@@ -66,7 +68,7 @@ def read_gemma4(f: Fields) -> Architecture:
     layers = []
     for i, kind in enumerate(types):
         if kind not in ("sliding_attention", "full_attention"):
-            f.problems.add("layer_types", repr(kind)[:60], "sliding_attention or full_attention")
+            f.problems.add("layer_types", short(kind), "sliding_attention or full_attention")
         a, reuse = (local if kind == "sliding_attention" else full), i >= first_shared
         a = replace(a, shared_kv=reuse, qk_norm_params=a.head_dim * (1 if reuse else 2))
         m = replace(mlp, intermediate_size=2 * mlp.intermediate_size) if reuse and doubled else mlp

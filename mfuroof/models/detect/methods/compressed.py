@@ -76,7 +76,8 @@ def groups_of(block: Block, style: str) -> tuple[Format | None, tuple[Rule, ...]
             block.warn("config_groups", groups, "holds no group whose weights can be read")
         return None
     if len(seen) > 1 and not rules:
-        block.warn("config_groups", sorted(map(str, groups)), "differ and all mean every module; the first by name counts")
+        names = sorted(map(str, groups))
+        block.warn("config_groups", names, "differ and all mean every module; the first by name counts")
     return default, tuple(rules)
 
 
@@ -149,5 +150,5 @@ def _weights(block: Block, activations: str, stored: str) -> Format | None:
 
 
 def _same_width(bits: int, activations: str) -> str:
-    """An 8-bit float weight computes as fp8 or 16-bit, whatever else is claimed."""
+    """Return the class an 8-bit float computes in: fp8 or 16-bit, whatever else is claimed."""
     return "fp8" if bits in (6, 8) and activations else activations

@@ -23,12 +23,12 @@ _EXPERT_DTYPES = {
 
 
 def fp8(block: Block) -> Scheme | None:
-    """W8A8: one scale per ``weight_block_size`` (per matrix without it); experts may be narrower (``expert_dtype``)."""
+    """Read W8A8: one scale per ``weight_block_size`` (else per matrix); ``expert_dtype`` may narrow the experts."""
     return Scheme("fp8", _fp8_format(block), (*experts_rule(block), *_skips(block)))
 
 
 def _skips(block: Block) -> tuple[Rule, ...]:
-    """The list of what stays 16-bit; ``ignore`` beside a ``quant_algo`` belongs to that, not to the FP8 part."""
+    """Return what stays 16-bit; ``ignore`` beside a ``quant_algo`` belongs to that, not to the FP8 part."""
     keys = ("modules_to_not_convert", "ignored_layers")
     return skip_rules(block, "component", *(keys if block.data.get("quant_algo") else ()))
 
@@ -68,10 +68,10 @@ def experts_rule(block: Block) -> tuple[Rule, ...]:
 
 
 def fbgemm_fp8(block: Block) -> Scheme | None:
-    """W8A8 with one fp32 scale per output row."""
+    """Read W8A8 with one fp32 scale per output row."""
     return Scheme("fbgemm_fp8", FORMATS["fp8"].grouped(-1, 4.0), skip_rules(block, "component"))
 
 
 def mxfp4(block: Block) -> Scheme | None:
-    """gpt-oss: experts in MXFP4, everything else 16-bit; activations stay 16-bit."""
+    """Read gpt-oss: experts in MXFP4, everything else 16-bit; activations stay 16-bit."""
     return Scheme("mxfp4", FORMATS["w4a16_mxfp4"], skip_rules(block, "component"), kinds=EXPERTS)

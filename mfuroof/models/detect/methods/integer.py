@@ -24,7 +24,7 @@ def skip_rules(block: Block, style: str, *keys: str) -> tuple[Rule, ...]:
 
 
 def gptq(block: Block) -> Scheme | None:
-    """GPTQ: ``bits`` (no default), ``group_size``; zero points are stored even where ``sym`` is true."""
+    """Read GPTQ: ``bits`` (no default), ``group_size``; zero points are stored even where ``sym`` is true."""
     bits = block.bits("bits", "w_bit", allowed=(2, 3, 4, 8))
     if bits is None:
         return None
@@ -33,8 +33,8 @@ def gptq(block: Block) -> Scheme | None:
     fmt = integer_format(bits, block.group("group_size", default=128), zero=True)
     rules = [*_dynamic(block, fmt), *skip_rules(block, "component")]
     only = block.data.get("modules_in_block_to_quantize")
-    names = [n for group in only for n in (group if isinstance(group, list) else [group])] if isinstance(only, list) else []
-    names = [n for n in names if isinstance(n, str)]
+    nested = [g if isinstance(g, list) else [g] for g in only] if isinstance(only, list) else []
+    names = [n for group in nested for n in group if isinstance(n, str)]
     if names:
         rules.append(Rule(fmt, PatternMatcher(names, "component", block, "modules_in_block_to_quantize")))
     if block.flag("lm_head", False):
@@ -43,11 +43,9 @@ def gptq(block: Block) -> Scheme | None:
 
 
 def _dynamic(block: Block, fmt: Format) -> list[Rule]:
-    """Overrides by regular expression: ``-:`` leaves a module out, ``+:`` (or nothing) gives it other bits or groups."""
+    """Read overrides by regular expression: ``-:`` leaves a module out, ``+:`` (or nothing) gives it other bits."""
     rules = []
     for key, value in block.mapping("dynamic").items():
-        if not isinstance(key, str):
-            continue
         sign, pattern = (key[0], key[2:]) if key[:2] in ("-:", "+:") else ("+", key)
         names = PatternMatcher([pattern], "regex", block, "dynamic")
         if sign == "-":
@@ -65,18 +63,19 @@ def _dynamic(block: Block, fmt: Format) -> list[Rule]:
 
 
 def awq(block: Block) -> Scheme | None:
-    """AWQ: 4 bits in groups of 128 unless said otherwise, with zero points unless ``zero_point`` is false."""
+    """Read AWQ: 4 bits in groups of 128 unless said otherwise, with zero points unless ``zero_point`` is false."""
     bits = block.bits("bits", "w_bit", default=4, allowed=(4, 8))
     if bits is None:
         return None
     if bits in UNQUANTISED:
         return Scheme("none", None)
-    fmt = integer_format(bits, block.group("group_size", "q_group_size", default=128), zero=block.flag("zero_point", True))
+    group = block.group("group_size", "q_group_size", default=128)
+    fmt = integer_format(bits, group, zero=block.flag("zero_point", True))
     return Scheme("awq", fmt, skip_rules(block, "component"))
 
 
 def autoround(block: Block) -> Scheme | None:
-    """AutoRound: integers as GPTQ packs them, or MX and FP8 floats; ``extra_config`` gives single layers other bits."""
+    """Read AutoRound: integers as GPTQ packs them, or floats; ``extra_config`` gives single layers other bits."""
     fmt = _autoround_format(block, block.group_or_block("group_size"))
     if fmt is None:
         return None
@@ -86,7 +85,9 @@ def autoround(block: Block) -> Scheme | None:
             inner = block.sub({**block.data, **value}, f"extra_config.{name}")
             rules.append(Rule(_autoround_format(inner, inner.group_or_block("group_size")) or fmt, _one(block, name)))
     rules = [replace(r, fmt=None) if r.fmt is not None and r.fmt.bits >= 16 else r for r in rules]
-    return Scheme("auto-round", fmt, (*rules, *skip_rules(block, "component"))) if fmt.bits < 16 else Scheme("none", None)
+    if fmt.bits >= 16:
+        return Scheme("none", None)
+    return Scheme("auto-round", fmt, (*rules, *skip_rules(block, "component")))
 
 
 def _one(block: Block, name: str) -> PatternMatcher:
@@ -144,7 +145,7 @@ class _Affine:
         return integer_format(bits, block.group("group_size", default=64), scale_bytes=4.0)
 
     def _own(self, block: Block, fmt: Format) -> list[Rule]:
-        """MLX writes exceptions beside the defaults: a module's name with false or with bits and group of its own."""
+        """Read what MLX writes beside the defaults: a module's name with false, or with bits and group of its own."""
         rules = []
         for name, value in block.data.items():
             if "." in name and (value is False or isinstance(value, Mapping)):

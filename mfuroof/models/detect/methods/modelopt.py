@@ -97,12 +97,10 @@ def _listed(block: Block, layers: Mapping[str, Any]) -> dict[str, Format | str]:
     for name, body in layers.items():
         algo = body.get("quant_algo") if isinstance(body, Mapping) else None
         group = body.get("group_size") if isinstance(body, Mapping) else None
-        key = (algo if isinstance(algo, str) else repr(algo), group if type(group) is int else None)
+        key = (algo if isinstance(algo, str) else "", group if type(group) is int else None)
         if key not in known:
             known[key] = algorithm(key[0], key[1]) if isinstance(algo, str) else None
-            if known[key] is None and key[0].lower() not in ("none", "no_quant"):
+            if known[key] is None and not (isinstance(algo, str) and algo.lower() in ("none", "no_quant")):
                 block.warn(f"quantized_layers.{name}.quant_algo", algo, "is not known; its modules stay 16-bit")
         listed[name] = known[key] or ""
     return listed
-
-

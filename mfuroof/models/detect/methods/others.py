@@ -20,18 +20,19 @@ INT8 = FORMATS["int8"].grouped(0)
 INT8_WO = FORMATS["int8_wo"].grouped(0)
 
 
-class fixed:  # noqa: N801 - used like a function
+class fixed:
     """A method whose name says it all."""
 
     def __init__(self, method: str, fmt: Format, kinds: frozenset[str] = LINEAR_KINDS) -> None:
         self.method, self.fmt, self.kinds = method, fmt, kinds
 
     def __call__(self, block: Block) -> Scheme | None:
+        """Return the format for everything but what the block leaves out."""
         return Scheme(self.method, self.fmt, skip_rules(block, "component"), kinds=self.kinds)
 
 
 def bitsandbytes(block: Block) -> Scheme | None:
-    """NF4 or FP4 code books in blocks of 64 (fp32 scale, or fp8 scale of scales), or LLM.int8()."""
+    """Read NF4 or FP4 code books in blocks of 64 (fp32 scale, or fp8 scale of scales), or LLM.int8()."""
     four = block.flag("load_in_4bit", False) or block.flag("_load_in_4bit", False)
     eight = block.flag("load_in_8bit", False) or block.flag("_load_in_8bit", False)
     skips = skip_rules(block, "component")
@@ -59,7 +60,7 @@ _TORCHAO: tuple[tuple[str, str], ...] = (
 
 
 def torchao(block: Block) -> Scheme | None:
-    """The name of the config class decides; int4 has a scale and a zero of 16 bits per group."""
+    """Read torchao: the name of the config class decides; int4 has a scale and a zero of 16 bits per group."""
     kind, data = _torchao_kind(block)
     squeezed = "".join(c for c in kind.lower() if c.isalnum()).removesuffix("config")
     name = next((v for k, v in _TORCHAO if squeezed.startswith(k)), "")
@@ -88,7 +89,7 @@ def _torchao_kind(block: Block) -> tuple[str, Mapping[str, Any]]:
 
 
 def quanto(block: Block) -> Scheme | None:
-    """Groups of 128 below 8 bits; activations are 16-bit unless named."""
+    """Read quanto: groups of 128 below 8 bits; activations are 16-bit unless named."""
     weights, act = block.text("weights"), block.text("activations")
     activations = {"int8": "int8", "float8": "fp8"}.get(act, "")
     if act not in ("", "none", "int8", "float8"):
@@ -110,7 +111,7 @@ def _codebook(bits: float, overhead: float = 0.0) -> Format:
 
 
 def aqlm(block: Block) -> Scheme | None:
-    """Additive code books: num_codebooks x nbits_per_codebook bits per group, and the books beside each matrix."""
+    """Read additive code books: num_codebooks x nbits_per_codebook bits per group, and the books beside each matrix."""
     books = block.number("num_codebooks", default=1)
     nbits = block.number("nbits_per_codebook", default=16)
     inside, outside = block.number("in_group_size", default=8), block.number("out_group_size", default=1)
@@ -125,7 +126,7 @@ def aqlm(block: Block) -> Scheme | None:
 
 
 def vptq(block: Block) -> Scheme | None:
-    """Vector quantisation, per layer: log2(centroids) / vector length bits, main and residual."""
+    """Read vector quantisation, per layer: log2(centroids) / vector length bits, main and residual."""
     rules: list[Rule] = []
     formats: list[Format] = []
     for name, body in block.mapping("config_for_layers").items():
@@ -157,13 +158,13 @@ def _ints(value: Any) -> list[int]:
 
 
 def spqr(block: Block) -> Scheme | None:
-    """Sparse-quantised: 3 bits unless said otherwise."""
+    """Read SpQR: 3 bits unless said otherwise."""
     bits = block.bits("bits", default=3)
     return None if bits is None or bits > 8 else Scheme("spqr", _codebook(bits), skip_rules(block, "component"))
 
 
 def higgs(block: Block) -> Scheme | None:
-    """A 16-bit scale per 256 weights."""
+    """Read HIGGS: a 16-bit scale per 256 weights."""
     bits = block.bits("bits", default=4)
     if bits is None or bits > 8:
         return None
@@ -172,7 +173,7 @@ def higgs(block: Block) -> Scheme | None:
 
 
 def fp_quant(block: Block) -> Scheme | None:
-    """W4A4 in NVFP4 or MXFP4."""
+    """Read W4A4 in NVFP4 or MXFP4."""
     name = block.text("forward_dtype") or "nvfp4"
     fmt = {"nvfp4": FORMATS["nvfp4"], "mxfp4": FORMATS["w4a4_mxfp4"]}.get(name)
     if fmt is None:
@@ -182,7 +183,7 @@ def fp_quant(block: Block) -> Scheme | None:
 
 
 def by_pattern(block: Block) -> Scheme | None:
-    """Gemma's own: ``num_bits`` for all, ``module_quant_configs`` for modules by pattern; one scale per row."""
+    """Read Gemma's own: ``num_bits`` for all, ``module_quant_configs`` for modules by pattern; one scale per row."""
     bits = block.bits("num_bits", default=4)
     if bits is None or bits > 8:
         return None
