@@ -21,6 +21,9 @@ class EngineProfile:
     fuses_all_reduce_norm
         GPU architectures on which the all-reduce after a block and the norm behind it are one kernel, taken from the
         fastest collective at hand.
+    rotary_kv_kernels, qk_norm_kernels, routing_kernels
+        Launches a layer of the rotary embedding with the KV write, of the norms of queries and keys, and of the choice
+        of experts with the sorting of their tokens.
     step_overhead_s, layer_overhead_s, sequence_overhead_s
         Time beside the kernels: per step (scheduling, inputs, sampling that the GPU waits for), per layer (rotary
         embedding, KV write and what else is in no table), and per sequence that emits a token. Fitted on development
@@ -29,6 +32,9 @@ class EngineProfile:
 
     name: str
     fuses_all_reduce_norm: tuple[str, ...] = ()
+    rotary_kv_kernels: int = 2
+    qk_norm_kernels: int = 2
+    routing_kernels: int = 3
     step_overhead_s: float = 0.0
     layer_overhead_s: float = 0.0
     sequence_overhead_s: float = 0.0
@@ -40,7 +46,7 @@ ENGINES = MappingProxyType(
         for p in (
             EngineProfile("vllm", ("Blackwell",)),
             EngineProfile("sglang", ("Blackwell",)),
-            EngineProfile("trtllm", ("Hopper", "Blackwell")),
+            EngineProfile("trtllm", ("Hopper", "Blackwell"), rotary_kv_kernels=1, qk_norm_kernels=1, routing_kernels=2),
         )
     }
 )

@@ -28,7 +28,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "num_key_value_heads": ("num_kv_heads", "multi_query_group_num", "n_head_kv"),
     "head_dim": ("attention_head_dim",),
     "intermediate_size": ("ffn_hidden_size", "n_inner", "ffn_dim"),
-    "hidden_act": ("hidden_activation", "mlp_hidden_act", "activation_function"),
+    "hidden_act": ("hidden_activation", "mlp_hidden_act", "activation_function", "activation"),
     "dtype": ("torch_dtype",),
     "num_experts": ("num_local_experts", "n_routed_experts", "moe_num_experts", "num_routed_experts"),
     "num_experts_per_tok": ("num_experts_per_token", "top_k_experts", "experts_per_token", "moe_top_k"),
@@ -41,6 +41,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     ),
     "first_k_dense_replace": ("moe_first_k_dense_replace", "moe_layer_start_index"),
     "sliding_window": ("sliding_window_size", "attention_chunk_size"),
+    "sliding_window_pattern": ("_sliding_window_pattern",),
     "layers_block_type": ("hybrid_override_pattern",),
     "moe_latent_size": ("routed_expert_hidden_size",),
 }
@@ -49,12 +50,13 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 _STRUCTURAL = re.compile(
     r"expert|moe|lora_rank|mamba|ssm|^linear_|conv_kernel|conv_l_cache|^index_|indexer|block_config|hybrid|_pattern$"
     r"|layer_types|compress|recurrent|lru_|rwkv|^kda|altup|laurel|per_layer_input|cross_attention_layers|encoder_layers"
-    r"|sparse_attention|linear_attn|hc_mult|kv_shared|dense_intermediate|intermediate_size_mlp|global_|swa_|attn_layer"
+    r"|sparse_attention|linear_attn|hc_mult|kv_shared|dense_intermediate|intermediate_size_mlp|global_|swa_|attn_layer|keep_window",
+    re.IGNORECASE,
 )
 _HARMLESS = re.compile(
     r"dtype|quant|compression|aux|renorm|loss|jitter|dropout|scaling|rope|norm_|_norm$|freq$|router_(?!size)|_bias|capacity|output_router|mtp|nextn"
     r"|act$|init|overlap|chunk_size|token|vision|audio|image|video|_eps|time_step|_func$|latent_moe_use_norm|_method$|offset|interleave$"
-    r"|backend|_impl|^use_mamba|share_for|cache|_theta|vocab_size_per_layer_input|expert_group|n_group|ep_size|proj_bias"
+    r"|backend|_impl|^use_mamba|share_for|use_cache|_theta|vocab_size_per_layer_input|expert_group|n_group|ep_size|proj_bias"
 )
 
 
@@ -165,6 +167,10 @@ class Fields:
         value = self.raw(key)
         if not (value in allowed if isinstance(value, int | str | type(None)) else value in (None, [], {})):
             self._bad(key, value, why)
+
+    def finish_early(self) -> None:
+        """Raise `ConfigError` for the problems found so far."""
+        self.problems.raise_if_any(ConfigError)
 
     def finish(self) -> None:
         """Raise `ConfigError` for every problem, and for structural keys that nobody read."""

@@ -15,6 +15,7 @@ from mfuroof.ops.curves import Op, affine_curve
 from mfuroof.ops.layer import ACTIVATION_BYTES, Builder
 from mfuroof.ops.mla import mla_gemms, mla_layers
 from mfuroof.ops.mlp import mlp_ops
+from mfuroof.ops.side import side_kernels
 from mfuroof.ops.sources import MeasuredOps
 from mfuroof.parallel import Parallel
 from mfuroof.precision import kv_format_of
@@ -73,6 +74,8 @@ def forward_pass(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) 
         if not (fused and parallel.tp_size > 1):  # else the norm runs inside the all-reduce
             ops.append(build.elementwise("norm", 2 * layer.count, 4.0 * ACTIVATION_BYTES * model.hidden_size))
         ops.extend(_attention_gemms(build, layer))
+        if params.engine_habits:
+            ops.extend(side_kernels(build, layer, profile))
         ops.extend(mlp_ops(build, layer))
     ops.extend(_communication(build))
     ops.append(_lm_head(build))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mfuroof._types import ArrayLike
-from mfuroof.errors import InputError, MissingTableError, Problem, UnknownNameError
+from mfuroof.errors import InputError, MfuroofWarning, Problem, UnknownNameError
 from mfuroof.tables import bench_query as query
 from mfuroof.tables.bench_file import BenchFile
 from mfuroof.tables.peaks import PeakInterval, figures_of, implied_peak
@@ -17,6 +18,9 @@ from mfuroof.tables.peaks import PeakInterval, figures_of, implied_peak
 __all__ = ["BenchData"]
 
 T = TypeVar("T")
+
+VAGUE = 0.01
+"""Relative width of an implied peak from which its use is warned about."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -84,6 +88,11 @@ class BenchData:
         ------
         InputError
             Neither says; the remedy is to pass ``peaks`` when loading.
+
+        Warns
+        -----
+        MfuroofWarning
+            The files imply it to no better than 1 %.
         """
         figures = figures_of(gpu, self.peaks) if self.peaks is not None else None
         if figures is not None and dtype in figures[1]:
@@ -99,8 +108,12 @@ class BenchData:
         own = [f for f in self.files if f.gpu.casefold() == gpu.casefold() and f.layout.peak_dtype == dtype]
         columns = [f for f in own if "mfu" in f.columns]
         found = [interval for interval in (implied_peak(f, "mfu") for f in columns) if interval is not None]
-        usable = [i for i in found if i.agreeing >= 0.9 * i.rows and i.high - i.low < 0.01 * i.middle]
-        return min(usable, key=lambda i: (i.high - i.low) / i.middle, default=None)
+        usable = [i for i in found if i.agreeing >= 0.9 * i.rows]
+        best = min(usable, key=lambda i: (i.high - i.low) / i.middle, default=None)
+        if best is not None and best.high - best.low > VAGUE * best.middle:
+            text = f"the files imply a {dtype} peak of {gpu} between {best.low:.4g} and {best.high:.4g} FLOP/s; "
+            warnings.warn(text + "the middle is used, peaks= of load_bench_data sets it", MfuroofWarning, stacklevel=6)
+        return best
 
     def bandwidth(self, gpu: str) -> float:
         """Return the memory bandwidth of ``peaks`` for a GPU. [bytes/s]

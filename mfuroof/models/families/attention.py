@@ -6,6 +6,7 @@ import warnings
 from dataclasses import replace
 
 from mfuroof.errors import MfuroofWarning
+from mfuroof.models.families.mixture import bias_of
 from mfuroof.models.families.traits import Traits
 from mfuroof.models.fields import Fields
 from mfuroof.models.specs import AttentionSpec, IndexerSpec, MlaSpec
@@ -13,7 +14,7 @@ from mfuroof.models.text import short
 
 __all__ = ["attention_layers", "heads_of", "windows"]
 
-_FULL = ("full_attention", "attention", "global", "global_attention", "deepseek_sparse_attention", "mla")
+_FULL = ("full_attention", "attention", "global", "deepseek_sparse_attention", "indexed_attention", "mla")
 _SLIDING = ("sliding_attention", "sliding_window", "local", "swa", "chunked_attention")
 
 
@@ -51,16 +52,12 @@ def _gqa(f: Fields, t: Traits, d: int) -> AttentionSpec:
         kv,
         width,
         v_width,
-        qkv_bias=_bias(f, t.qkv_bias, t.bias_default),
-        out_bias=_bias(f, t.out_bias, t.bias_default),
+        qkv_bias=bias_of(f, t.qkv_bias, t.bias_default),
+        out_bias=bias_of(f, t.out_bias, t.bias_default),
         head_gate=t.head_gate,
         qk_norm_params=norm,
         extra_params=h if t.sinks else 0,
     )
-
-
-def _bias(f: Fields, rule: bool | str, default: bool) -> bool:
-    return f.flag(rule, default) if isinstance(rule, str) else rule
 
 
 def _mla(f: Fields, t: Traits, latent: int, d: int) -> AttentionSpec:
@@ -79,7 +76,7 @@ def _mla(f: Fields, t: Traits, latent: int, d: int) -> AttentionSpec:
         qk_rope_head_dim=rope,
         v_head_dim=f.integer("v_head_dim", guess, low=1),
     )
-    bias = _bias(f, t.qkv_bias, t.bias_default)
+    bias = bias_of(f, t.qkv_bias, t.bias_default)
     return AttentionSpec("mla", h, h, mla.qk_head_dim, mla.v_head_dim, qkv_bias=bias, out_bias=bias, mla=mla)
 
 
@@ -92,9 +89,9 @@ def windows(f: Fields, t: Traits, n: int) -> list[int | None]:
         window = None
     types = f.per_layer("layer_types", n)
     last_full = f.optional("max_window_layers")
+    pattern = f.integer("sliding_window_pattern", 0)
     if types is not None:
         return [_typed_window(f, kind, window) for kind in types]
-    pattern = f.integer("sliding_window_pattern", 0)
     if window is not None and pattern:
         return [None if (i + 1) % pattern == 0 else window for i in range(n)]
     if window is not None and last_full is not None and f.config.get("use_sliding_window"):

@@ -59,28 +59,40 @@ def read_kimi_linear(f: Fields) -> Architecture:
     """
     d = f.integer("hidden_size", low=1)
     n = f.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
-    config = f.nested("linear_attn_config")
-    if config is None:
-        f.problems.add("linear_attn_config", "nothing", "an object with kda_layers and full_attn_layers")
-        config = Fields({}, f.problems)
-    h, width = config.integer("num_heads", low=1), config.integer("head_dim", low=1)
-    kernel = config.integer("short_conv_kernel_size", 4, low=1)
-    rank = 0 if config.flag("use_full_rank_gate") else width
-    kda = AttentionSpec("linear", linear=LinearSpec(h, h, width, width, kernel, "kda", rank))
-    full = attention_layers(f, Traits(), n, d)[0]
+    kda, where = _delta(f, n)
+    plain = Fields({k: v for k, v in f.config.items() if k != "layer_types"}, f.problems)
+    full = attention_layers(plain, Traits(), n, d)[0]
+    f.seen |= plain.seen
     if full.mla is None:
         f.problems.add("kv_lora_rank", "nothing", "the rank of the latent attention beside the linear one")
     else:
         full = replace(full, mla=replace(full.mla, output_gate=f.flag("mla_use_output_gate")))
-    full_layers, kda_layers = config.raw("full_attn_layers"), config.raw("kda_layers")
-    listed = [*full_layers, *kda_layers] if isinstance(full_layers, list) and isinstance(kda_layers, list) else []
-    if not all(type(i) is int for i in listed) or sorted(listed) != list(range(1, n + 1)):
-        f.problems.add("linear_attn_config", "full_attn_layers and kda_layers", f"each of 1..{n} in one of the lists")
-        full_layers = []
     mlps = [_latent(f, m) for m in mlp_layers(f, Traits(), n, d)]
-    layers = [(full if i + 1 in (full_layers or []) else kda, m, 2 * d) for i, m in enumerate(mlps)]
+    layers = [(full if is_full else kda, m, 2 * d) for is_full, m in zip(where, mlps, strict=True)]
     inexact = bool(f.integer("attn_res_block_size", 0)) | f.flag("latent_moe_use_norm")
     return build(f, layers, hidden_size=d, extra_params=d, heads=_heads(full), exact=not inexact)
+
+
+def _delta(f: Fields, n: int) -> tuple[AttentionSpec, list[bool]]:
+    """Return the linear attention and which layers are full, from the nested object or from ``layer_types``."""
+    config, types = f.nested("linear_attn_config"), f.per_layer("layer_types", n)
+    if config is None:
+        h, width = f.integer("linear_num_heads", low=1), f.integer("linear_head_dim", low=1)
+        kernel, rank = f.integer("linear_conv_kernel_dim", 4, low=1), width
+        if types is None or not {"full_attention", "linear_attention"}.issuperset(map(str, types)):
+            f.problems.add("linear_attn_config", "nothing", "an object with kda_layers and full_attn_layers")
+        where = [kind == "full_attention" for kind in types or [""] * n]
+    else:
+        h, width = config.integer("num_heads", low=1), config.integer("head_dim", low=1)
+        kernel = config.integer("short_conv_kernel_size", 4, low=1)
+        rank = 0 if config.flag("use_full_rank_gate") else width
+        full, kda = config.raw("full_attn_layers"), config.raw("kda_layers")
+        listed = [*full, *kda] if isinstance(full, list) and isinstance(kda, list) else []
+        if not all(type(i) is int for i in listed) or sorted(listed) != list(range(1, n + 1)):
+            f.problems.add("linear_attn_config", "full_attn_layers and kda_layers", f"each of 1..{n} in one of them")
+            full = []
+        where = [i + 1 in full for i in range(n)]
+    return AttentionSpec("linear", linear=LinearSpec(h, h, width, width, kernel, "kda", rank)), where
 
 
 def _heads(a: AttentionSpec) -> tuple[int, int, int]:

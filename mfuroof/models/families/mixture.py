@@ -7,7 +7,7 @@ from mfuroof.models.fields import Fields
 from mfuroof.models.specs import MlpSpec
 from mfuroof.models.text import short
 
-__all__ = ["dense_mlp", "mlp_layers", "moe_mlp", "sparse_layers"]
+__all__ = ["bias_of", "dense_mlp", "mlp_layers", "moe_mlp", "sparse_layers"]
 
 
 def mlp_layers(f: Fields, t: Traits, n: int, d: int) -> list[MlpSpec]:
@@ -25,6 +25,11 @@ def mlp_layers(f: Fields, t: Traits, n: int, d: int) -> list[MlpSpec]:
     return [moe if s or dense is None else dense for s in sparse]
 
 
+def bias_of(f: Fields, rule: bool | str, default: bool) -> bool:
+    """Return whether a projection has a bias: always, never, or as the key ``rule`` says."""
+    return f.flag(rule, default) if isinstance(rule, str) else rule
+
+
 def dense_mlp(f: Fields, t: Traits, key: str = "intermediate_size") -> MlpSpec:
     """Return a dense MLP of the width under ``key``."""
     act = f.text("hidden_act", "silu")
@@ -34,7 +39,7 @@ def dense_mlp(f: Fields, t: Traits, key: str = "intermediate_size") -> MlpSpec:
         width = 4 * f.integer("hidden_size", low=1)
     else:
         width = f.integer(key, low=1)
-    return MlpSpec("dense", width, matrices, act, bias=f.flag("mlp_bias"))
+    return MlpSpec("dense", width, matrices, act, bias=bias_of(f, t.mlp_bias, t.bias_default))
 
 
 def moe_mlp(f: Fields, t: Traits, experts: int) -> MlpSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from mfuroof.models.families.attention import heads_of
@@ -27,7 +28,7 @@ def read_deepseek_v4(f: Fields) -> Architecture:
     h, kv, width = heads_of(f, d)
     if kv != 1:
         f.problems.add("num_key_value_heads", kv, "1, the shared head of compressed attention")
-    ratios = f.per_layer("compress_ratios", n, spare=8)
+    ratios = f.per_layer("compress_ratios", n, spare=8) or _ratios_by_type(f, n)
     if ratios is None or not all(type(r) is int and 0 <= r <= 2**16 for r in ratios):
         f.problems.add("compress_ratios", short(ratios), "a list of whole numbers, one a layer")
         ratios = [0] * n
@@ -48,12 +49,23 @@ def read_deepseek_v4(f: Fields) -> Architecture:
         for r in dict.fromkeys(ratios)
     }
     moe = moe_mlp(f, Traits(), f.integer("num_experts", low=1))
-    f.raw("num_hash_layers")  # the first layers route by a table of token ids, not counted as parameters
+    (
+        f.raw("num_hash_layers"),
+        f.raw("mlp_layer_types"),
+    )  # the first layers route by a table of token ids, not counted as parameters
     streams = f.integer("hc_mult", low=1, high=64)
     mixer = (2 + streams) * streams * (streams * d + 1) + 3
     layers = [(by_ratio[r], moe, 2 * d + 2 * mixer) for r in ratios]
     head = streams * streams * d + streams + 1
     return build(f, layers, hidden_size=d, extra_params=d + head, heads=(h, 1, width))
+
+
+def _ratios_by_type(f: Fields, n: int) -> list[int] | None:
+    """Return the ratios of a config that names the kinds of layers instead."""
+    types, rates = f.per_layer("layer_types", n), f.raw("compress_rates")
+    if types is None or not isinstance(rates, Mapping):
+        return None
+    return [0 if kind == "sliding_attention" else rates.get(kind, -1) for kind in types]
 
 
 def read_minimax_m3(f: Fields) -> Architecture:
@@ -66,17 +78,15 @@ def read_minimax_m3(f: Fields) -> Architecture:
     full = AttentionSpec("gqa", h, kv, width, width, qk_norm_params=norm)
     marks = [0] * n
     sparse = full
-    config = f.nested("sparse_attention_config")
+    config, types = f.nested("sparse_attention_config"), f.per_layer("layer_types", n)
     if config is not None and config.flag("use_sparse_attention", True):
         marks = config.per_layer("sparse_attention_freq", n) or [1] * n
-        indexer = IndexerSpec(
-            config.integer("sparse_num_index_heads", low=1),
-            config.integer("sparse_index_dim", low=1),
-            config.integer("sparse_topk_blocks", low=1),
-            "block",
-            config.integer("sparse_block_size", low=1),
-        )
-        sparse = replace(full, indexer=indexer)
+        sparse = replace(full, indexer=_blocks(config, _NESTED))
+    elif types is not None and any(kind != "full_attention" for kind in types):
+        marks = [int(kind != "full_attention") for kind in types]
+        sparse = replace(full, indexer=_blocks(f, _FLAT))
+    for key in _FLAT:
+        f.raw(key)
     t = Traits()
     moe = moe_mlp(f, t, f.integer("num_experts", low=1))
     f.raw("n_shared_experts")
@@ -84,6 +94,16 @@ def read_minimax_m3(f: Fields) -> Architecture:
     where = sparse_layers(f, n)
     layers = [(sparse if s else full, moe if w else dense, 2 * d) for s, w in zip(marks, where, strict=True)]
     return build(f, layers, hidden_size=d, extra_params=d, heads=(h, kv, width))
+
+
+_NESTED = ("sparse_num_index_heads", "sparse_index_dim", "sparse_topk_blocks", "sparse_block_size")
+_FLAT = ("index_n_heads", "index_head_dim", "index_topk_blocks", "index_block_size")
+
+
+def _blocks(f: Fields, keys: tuple[str, str, str, str]) -> IndexerSpec:
+    f.raw("index_local_blocks")
+    heads, width, topk, size = (f.integer(key, low=1) for key in keys)
+    return IndexerSpec(heads, width, topk, "block", size)
 
 
 def read_bloom(f: Fields) -> Architecture:

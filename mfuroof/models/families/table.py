@@ -17,6 +17,9 @@ from mfuroof.models.fields import Fields
 
 __all__ = ["READERS", "read_architecture"]
 
+GATED = ("silu", "swish", "swiglu")
+"""Activations that come with a gate in every family that uses them."""
+
 Reader = Callable[[Fields], Architecture]
 
 READERS: dict[str, Reader] = {
@@ -29,7 +32,7 @@ READERS: dict[str, Reader] = {
     "gemma4_text": read_gemma4,
     "mimo_v2_flash": read_mimo_v2,
     **dict.fromkeys(("deepseek_v4", "deepseek_ref"), read_deepseek_v4),
-    **dict.fromkeys(("minimax_m3", "minimax_m3_vl"), read_minimax_m3),
+    **dict.fromkeys(("minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text"), read_minimax_m3),
     "bloom": read_bloom,
 }
 """Reader by ``model_type`` (of the language model, where it is nested)."""
@@ -44,6 +47,7 @@ def read_architecture(f: Fields) -> Architecture:
     kind = f.text("model_type")
     reader = READERS.get(kind)
     if reader is None:
+        _like_llama(f, kind)
         arch = read_generic(f, TRAITS[""], exact=False)
         f.finish()
         text = f"model_type {kind!r} is not known; it was read by its keys, biases and norms may be off"
@@ -52,3 +56,15 @@ def read_architecture(f: Fields) -> Architecture:
     arch = reader(f)
     f.finish()
     return arch
+
+
+def _like_llama(f: Fields, kind: str) -> None:
+    """Refuse what is certainly no gated decoder, although its keys may look like one."""
+    act = f.text("hidden_act", "silu")
+    if act not in GATED:
+        f.problems.add(
+            "model_type", repr(kind), f"a known kind of model, as hidden_act is {act!r} (the MLP's shape is unsaid)"
+        )
+    for key in ("is_encoder_decoder", "cross_attention_layers"):
+        f.refuse(key, "a decoder-only model")
+    f.finish_early()

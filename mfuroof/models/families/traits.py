@@ -14,7 +14,7 @@ class Traits:
 
     Parameters
     ----------
-    qkv_bias, out_bias
+    qkv_bias, out_bias, mlp_bias
         ``True`` or ``False`` always, or the key that decides.
     bias_default
         What the key means when missing.
@@ -42,6 +42,7 @@ class Traits:
 
     qkv_bias: bool | str = "attention_bias"
     out_bias: bool | str = "attention_bias"
+    mlp_bias: bool | str = "mlp_bias"
     bias_default: bool = False
     qk_norm: str = ""
     norms: int = 2
@@ -68,7 +69,7 @@ TRAITS = MappingProxyType(
         "mistral": Traits(qkv_bias=False, out_bias=False, window_default=4096),
         "mixtral": Traits(qkv_bias=False, out_bias=False),
         "qwen2": Traits(qkv_bias=True, out_bias=False),
-        "qwen2_moe": Traits(qkv_bias="qkv_bias", out_bias=False, bias_default=True, shared_gate=True),
+        "qwen2_moe": Traits("qkv_bias", False, False, bias_default=True, shared_gate=True),
         "qwen3": _QWEN3,
         "qwen3_moe": _QWEN3,
         "qwen3_vl_text": _QWEN3,
@@ -79,6 +80,21 @@ TRAITS = MappingProxyType(
         "glm4_moe": Traits(out_bias=False, qk_norm="key"),
         "step3p7": Traits(qk_norm="head", head_gate=True, exact=False),
         "step3p5": Traits(qk_norm="head", head_gate=True, exact=False),
+        "phi3": Traits(False, False),
+        "granite": Traits(),
+        "granitemoe": Traits(),
+        "smollm3": Traits(),
+        "ernie4_5": Traits("use_bias", "use_bias", "use_bias"),
+        "olmo2": Traits(qk_norm="full"),
+        "olmoe": Traits(qk_norm="full"),
+        "seed_oss": Traits(out_bias="attention_out_bias"),
+        "glm4": Traits(out_bias=False, norms=4),
+        "glm4_moe_lite": Traits(),
+        "cohere": Traits(norms=1, tie=True),
+        "stablelm": Traits("use_qkv_bias", False, norm_arrays=2),
+        "starcoder2": Traits("use_bias", "use_bias", "use_bias", True, norm_arrays=2, tie=True, gated_mlp=False),
+        "gpt_neox": Traits(mlp_bias=True, bias_default=True, norm_arrays=2, gated_mlp=False),
+        "arcee": Traits(gated_mlp=False),
         "deepseek_v2": Traits(),
         "deepseek_v3": Traits(),
         "deepseek_v32": Traits(),

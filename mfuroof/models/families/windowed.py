@@ -31,6 +31,9 @@ def read_llama4(f: Fields) -> Architecture:
     chunk = f.optional("attention_chunk_size") or None
     nope, every = f.raw("no_rope_layers"), f.integer("no_rope_layer_interval", NOPE_INTERVAL, low=1)
     rope = f.per_layer("no_rope_layers", n) if nope else [(i + 1) % every for i in range(n)]
+    types = f.per_layer("layer_types", n)
+    if types is not None:
+        rope = [kind == "chunked_attention" for kind in types]
     chunked = replace(base, sliding_window=chunk, chunked=True) if chunk else base
     experts = f.integer("num_experts", 0)
     dense = dense_mlp(f, Traits(), "intermediate_size_mlp" if f.raw("intermediate_size_mlp") else "intermediate_size")
@@ -92,7 +95,7 @@ def read_mimo_v2(f: Fields) -> Architecture:
     d = f.integer("hidden_size", low=1)
     n = f.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
     t = Traits(out_bias=False)
-    plain = Fields({k: v for k, v in f.config.items() if "sliding" not in k and "chunk" not in k}, f.problems)
+    plain = Fields({k: v for k, v in f.config.items() if k != "layer_types" and "sliding" not in k}, f.problems)
     full = attention_layers(plain, t, n, d)[0]
     f.seen |= plain.seen
     window = f.integer("sliding_window", low=1)
@@ -101,7 +104,7 @@ def read_mimo_v2(f: Fields) -> Architecture:
     local = replace(
         full,
         num_attention_heads=h,
-        num_key_value_heads=f.integer("swa_num_key_value_heads", full.num_key_value_heads, low=1),
+        num_key_value_heads=f.integer("swa_num_key_value_heads", 2 * full.num_key_value_heads, low=1),
         head_dim=width,
         v_head_dim=f.integer("swa_v_head_dim", full.v_head_dim, low=1),
         sliding_window=window,
@@ -110,6 +113,9 @@ def read_mimo_v2(f: Fields) -> Architecture:
     if f.flag("add_full_attention_sink_bias"):
         full = replace(full, extra_params=full.num_attention_heads)
     pattern = f.per_layer("hybrid_layer_pattern", n)
+    types = f.per_layer("layer_types", n)
+    if types is not None:
+        pattern = [int(kind == "sliding_attention") for kind in types]
     if pattern is None:
         pattern = [int(i != 0 and (i + 1) % 6 != 0) for i in range(n)]
     layers = [(local if p else full, m, 2 * d) for p, m in zip(pattern, mlp_layers(f, t, n, d), strict=True)]
