@@ -50,6 +50,10 @@ class StepResult:
         self.op_time_s: Mapping[str, F64] = MappingProxyType(dict(zip(components, parts, strict=True)))
         self._bound = bound
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        parts = np.stack(list(self.op_time_s.values()))
+        return StepResult, (self.step_time_s, self.components, parts, self.batch, self._bound)
+
     def __len__(self) -> int:
         return self.step_time_s.size
 

@@ -101,7 +101,7 @@ def grid(cells, rule, policy_y, policy_x, y, x):
         return nearest(cells, rule, policy_y, policy_x, y, x)
     rows = rows_of(cells)
     row_rule = rule if rule in ("floor", "ceiling") else "linear"
-    _, source, at = curve({r: 0.0 for r in rows}, row_rule, policy_y, y)
+    _, source, at = curve(dict.fromkeys(rows, 0.0), row_rule, policy_y, y)
     if source == MISSING:
         return nothing
     if source != INTERPOLATED or rule in ("floor", "ceiling"):

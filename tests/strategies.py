@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from hypothesis import strategies as st
@@ -50,7 +51,7 @@ def queries(draw, grid, max_size=12):
     """Any float, grid points, their neighbours in floating point, and midpoints (ties)."""
     grid = sorted(grid)
     on = st.sampled_from(grid)
-    middles = [(a + b) / 2 for a, b in zip(grid, grid[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in pairwise(grid)]
     choices = [
         st.floats(),
         on,

@@ -147,7 +147,12 @@ def test_transformers_builds_the_same_models() -> None:
     from mfuroof.models.hf import merge_text_config
     from mfuroof.models.registry import entry
 
-    same = {"kimi_k2": "deepseek_v3", "deepseek_ref": "deepseek_v4", "mimo": "qwen2", "minimax_m3": "minimax_m3_vl_text"}
+    same = {
+        "kimi_k2": "deepseek_v3",
+        "deepseek_ref": "deepseek_v4",
+        "mimo": "qwen2",
+        "minimax_m3": "minimax_m3_vl_text",
+    }
     same["minimax_m3_vl"] = "minimax_m3_vl_text"
     checked = []
     for name in known_models():

@@ -26,18 +26,22 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def root(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    """Answer what needs no command; ``--debug`` is read in `mfuroof.cli.main` wherever it stands."""
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         from mfuroof._version import __version__
 
         typer.echo(f"mfuroof {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Declare what needs no command; ``--debug`` is read in `mfuroof.cli.main` wherever it stands."""
 
 
 for module in (step, sweep, lookup, kv, gpus, models, audit, warmup):

@@ -13,8 +13,8 @@ from mfuroof.cli.output import print_json, print_table
 __all__ = ["EXAMPLES", "aiconfigurator"]
 
 EXAMPLES = (
-    "mfuroof ingest aiconfigurator aiconfigurator-core --gpu h100_sxm --out tables",
-    "mfuroof ingest aiconfigurator core.whl --gpu l40s --family gemm --out tables",
+    "mfuroof ingest aiconfigurator aiconfigurator-core --gpu l40s --out DIR",
+    "mfuroof ingest aiconfigurator core.whl --gpu l40s --family gemm -o DIR",
 )
 
 

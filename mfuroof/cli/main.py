@@ -68,6 +68,8 @@ def _run(arguments: list[str]) -> int:
         if any(c.__name__ == "ClickException" for c in type(error).__mro__):  # where it lives depends on the version
             return _usage(error)
         raise
+    if code == INTERRUPTED:  # what newer versions make of an interrupt
+        raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
 
 

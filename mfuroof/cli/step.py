@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "step"]
 
 EXAMPLES = (
-    "mfuroof step Qwen/Qwen3-8B --gpu l40s --decode-batch 32 --decode-context 2047",
+    "mfuroof step Qwen/Qwen3-8B --gpu l40s --decode-batch 32 --decode-context 999",
     "mfuroof step Qwen/Qwen3-32B --gpu h200_sxm --tp 2 --prefill-tokens 2048",
-    "mfuroof step Qwen/Qwen3-8B --gpu h100_sxm --decode-batch 8 --weight-dtype fp8",
-    "mfuroof step Qwen/Qwen3-8B --gpu h100_sxm --decode-batch 8 --preset blis --json",
+    "mfuroof step Qwen/Qwen3-8B --gpu h100_sxm --decode-batch 8 --kv-dtype fp8",
+    "mfuroof step Qwen/Qwen3-8B --gpu h100 --decode-batch 8 --preset blis --json",
 )
 
 

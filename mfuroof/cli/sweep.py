@@ -21,8 +21,8 @@ __all__ = ["EXAMPLES", "sweep"]
 
 EXAMPLES = (
     "mfuroof sweep meta-llama/Llama-3.1-70B --gpu h100_sxm --tp 1,2,4,8",
-    "mfuroof sweep Qwen/Qwen3-32B --gpu h100_sxm,h200_sxm --decode-batch 1:512:x2",
-    "mfuroof sweep Qwen/Qwen3-8B --gpu l40s --weight-dtype own,fp8 --out q.parquet",
+    "mfuroof sweep Qwen/Qwen3-32B --gpu h100_sxm,h200_sxm --decode-batch 1:64",
+    "mfuroof sweep Qwen/Qwen3-8B --gpu l40s --weight-dtype own,fp8 -o q.parquet",
 )
 
 

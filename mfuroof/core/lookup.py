@@ -128,7 +128,7 @@ def curve_bucketed(
 ) -> None:
     """out[i] = the curve at x[i], found by direct address; ``values`` are not padded."""
     for i in range(x.size):
-        j = np.int64(count_bucketed(buckets, padded_grid, shift, base, depth, x[i])) - 1
+        j = count_bucketed(buckets, padded_grid, shift, base, depth, x[i]) - 1
         out[i] = curve_blend(padded_grid, values, 0, values.size, j, rule, policy, x[i])[0]
 
 
@@ -185,8 +185,7 @@ def curve_linear(
     for i in range(x.size):
         q = x[i] if x[i] >= first else first
         q = q if q <= last else last
-        count = np.int64(count_bucketed(buckets, padded_grid, shift, base, depth, q))
-        j = np.uint64(min(count, values.size - 1))
+        j = np.uint64(min(count_bucketed(buckets, padded_grid, shift, base, depth, q), values.size - 1))
         x0, x1, v0, v1 = padded_grid[j - np.uint64(1)], padded_grid[j], values[j - np.uint64(1)], values[j]
         v = blend(v0, v1, (q - x0) / (x1 - x0)) if q < x1 else v1
         v = v if x[i] >= first else below
@@ -231,7 +230,7 @@ def grid_nearest(
     if math.isinf(y):
         y = rows[0] if y < 0.0 else rows[rows.size - 1]
     if math.isinf(x):
-        x = np.min(cols) if x < 0.0 else np.max(cols)
+        x = float(np.min(cols) if x < 0.0 else np.max(cols))
     for r in range(rows.size):
         lo, hi = offsets[r], offsets[r + 1]
         j = floor_index(cols, lo, hi, x)
@@ -342,7 +341,7 @@ def grid_clamp(
             at_y[i], at_x[i] = np.nan, np.nan
             continue
         if rule == NEAREST_L1 or rule == NEAREST_L2:
-            r, j = grid_nearest(rows, offsets, cols, rule, y[i], x[i])
+            r, _ = grid_nearest(rows, offsets, cols, rule, y[i], x[i])
             at_y[i] = min(max(y[i], rows[0]), rows[rows.size - 1])
             at_x[i] = min(max(x[i], cols[offsets[r]]), cols[offsets[r + 1] - 1])
             continue

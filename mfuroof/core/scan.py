@@ -123,19 +123,29 @@ def bracket_mean(grid: F64, first: F64, last: F64, lo: int, hi: int, x: float) -
     face each other.
     """
     if x <= grid[lo]:
-        return first[lo]
+        return float(first[lo])
     if x >= grid[hi - 1]:
-        return last[hi - 1]
+        return float(last[hi - 1])
     j = floor_index(grid, lo, hi, x)
     if grid[j] == x:
-        return first[j]
+        return float(first[j])
     t = (x - grid[j]) / (grid[j + 1] - grid[j])
-    return last[j] + (first[j + 1] - last[j]) * t
+    return float(last[j] + (first[j + 1] - last[j]) * t)
 
 
 @jit
 def site_values(
-    site_k: F64, site_n: F64, offsets: I64, grid: F64, first: F64, last: F64, m: F64, k: F64, n: F64, out: F64, site: I64
+    site_k: F64,
+    site_n: F64,
+    offsets: I64,
+    grid: F64,
+    first: F64,
+    last: F64,
+    m: F64,
+    k: F64,
+    n: F64,
+    out: F64,
+    site: I64,
 ) -> None:
     """Two stages: the covering site nearest to (k, n), else the largest, then a clamped blend along m."""
     for i in range(m.size):
@@ -148,7 +158,7 @@ def site_values(
 
 @jit
 def clamped_bracket(grid: F64, x: float) -> tuple[int, int]:
-    """Indices of the grid points at or around x; both of the end where x is at or beyond it."""
+    """Find the grid points at or around x; twice the end where x is at or beyond it."""
     last = grid.size - 1
     if x <= grid[0]:
         return 0, 0
@@ -160,7 +170,7 @@ def clamped_bracket(grid: F64, x: float) -> tuple[int, int]:
 
 @jit
 def bilinear_or_zero(rows: F64, cols: F64, cells: F64, y: F64, x: F64, out: F64) -> None:
-    """Bilinear blend, clamped, over the product of the axes; ``cells`` (row-major) hold 0 where nothing was measured."""
+    """Bilinear blend, clamped, over the product of the axes; of ``cells`` (row-major) what was not measured is 0."""
     width = cols.size
     for i in range(x.size):
         r0, r1 = clamped_bracket(rows, y[i])

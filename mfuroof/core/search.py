@@ -47,7 +47,7 @@ def count_bucketed(buckets: I16, padded_grid: F64, shift: int, base: int, depth:
     count = np.uint64(buckets[b])
     for _ in range(depth):
         count += np.uint64(v >= padded_grid[count])
-    return count
+    return int(count)
 
 
 @jit

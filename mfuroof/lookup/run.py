@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -83,7 +84,7 @@ def run_values(
     out = np.empty(at[0].size) if out is None else out
     index = table.buckets if isinstance(table, Table1D) else None
     if index is None:
-        kernels = {Table1D: lookup.curve_lookup, Table2D: lookup.grid_lookup, GemmSites: gemm.sites_lookup}
+        kernels: dict[type, Any] = {Table1D: lookup.curve_lookup, Table2D: lookup.grid_lookup, GemmSites: gemm.sites_lookup}
         _share(kernels[type(table)], (*arrays_of(table), rule, *policies), [*at, out], threads)
     elif rule == lookup.FLOOR:
         below = index.values[1] if policies[0] == lookup.CLAMP else np.nan
@@ -106,12 +107,12 @@ def run_details(
     size = at[0].size
     out = np.empty(size) if out is None else out
     source, distance = np.empty(size, np.uint8), np.empty(size)
-    kernels = {Table1D: lookup.curve_details, Table2D: lookup.grid_details, GemmSites: gemm.sites_details}
+    kernels: dict[type, Any] = {Table1D: lookup.curve_details, Table2D: lookup.grid_details, GemmSites: gemm.sites_details}
     _share(kernels[type(table)], (*arrays_of(table), rule, *policies), [*at, out, source, distance], threads)
     return out, source, distance
 
 
-def _share(kernel: Callable[..., None], head: tuple[Any, ...], arrays: list[Any], threads: int) -> None:
+def _share(kernel: Callable[..., Any], head: tuple[Any, ...], arrays: list[Any], threads: int) -> None:
     """Run a kernel over flat arrays, in ``threads`` pieces where they are long enough."""
     problems = Problems()
     threads = problems.positive_int("threads", threads)
@@ -122,6 +123,6 @@ def _share(kernel: Callable[..., None], head: tuple[Any, ...], arrays: list[Any]
         kernel(*head, *arrays)
         return
     cuts = np.linspace(0, size, pieces + 1, dtype=np.int64)
-    spans = [slice(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+    spans = [slice(a, b) for a, b in pairwise(cuts)]
     with ThreadPoolExecutor(pieces) as pool:
         list(pool.map(lambda span: kernel(*head, *(array[span] for array in arrays)), spans))

@@ -5,7 +5,7 @@ Arguments broadcast. Queries of one configuration (heads, widths, ranks) share a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def attention(
     peak = None if rule in PEER_RULES else data.peak(gpu, chosen["peak_dtype"] or "bf16")
     details = chosen["details"]
 
-    def answer(config: tuple[int, ...], at: list[F64]) -> lookup.Details:
+    def answer(config: tuple[int, ...], at: Sequence[F64]) -> lookup.Details:
         heads, first, second, tp = config
         key = (heads, first, second)
         if rule in PEER_RULES and rule != "infersim":
@@ -70,7 +70,7 @@ def _generic_attention(
     files: tuple[BenchFile, ...],
     key: tuple[int, ...],
     tp: int,
-    at: list[F64],
+    at: Sequence[F64],
     rule: str,
     dtypes: Mapping[str, str],
     peak: float,
@@ -247,7 +247,7 @@ def _by_configuration(
     columns: list[np.ndarray[Any, np.dtype[np.int64]]],
     form: tuple[int, ...],
     width: int,
-    answer: Callable[[tuple[int, ...], list[F64]], lookup.Details],
+    answer: Callable[[tuple[int, ...], Sequence[F64]], lookup.Details],
     details: bool,
 ) -> Any:
     """Answer queries configuration by configuration; the first ``width`` columns are the configuration."""

@@ -8,7 +8,7 @@ that stands in for another weight lends its utilisation, not its time.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ def _roofline(
 
 def read_mfu(
     measured: Measured,
-    at: list[F64],
+    at: Sequence[F64],
     rule: str,
     outside: str | None,
     peak: float,
@@ -151,13 +151,13 @@ def read_mfu(
     return lookup.Details(values, source, distance)
 
 
-def _implied(measured: Measured, at: list[F64], latency: F64, peak: float) -> F64:
+def _implied(measured: Measured, at: Sequence[F64], latency: F64, peak: float) -> F64:
     with np.errstate(invalid="ignore"):
         return np.asarray(measured.work(*at) / (latency * peak), dtype=np.float64)
 
 
 def _attainable(
-    measured: Measured, at: list[F64], rows: Any, peak: float, bandwidth: Callable[[], float]
+    measured: Measured, at: Sequence[F64], rows: Any, peak: float, bandwidth: Callable[[], float]
 ) -> F64:
     """Return the share of the peak that the roofline allows at some of the coordinates."""
     if measured.traffic is None:

@@ -20,7 +20,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +50,7 @@ Read = tuple[F64, Callable[[], list[F64]], NDArray[np.bool_]]
 
 
 def attention(
-    data: BenchData, gpu: str, phase: str, key: tuple[int, ...], tp: int, at: list[F64], rule: str, details: bool
+    data: BenchData, gpu: str, phase: str, key: tuple[int, ...], tp: int, at: Sequence[F64], rule: str, details: bool
 ) -> Details:
     """Return the MFU of attention; ``key`` is (heads, KV heads, head dim) of the model."""
     prefill = data.select(gpu, "mha", "prefill")
@@ -96,7 +96,7 @@ def _tp_file(files: tuple[BenchFile, ...], stem: str, tp: int, rule: str) -> Ben
     return by_tp[min(by_tp, key=lambda other: (abs(other - tp), other))]
 
 
-def _under(columns: list[F64], mfu: F64, at: list[F64], repeats: bool) -> Read:
+def _under(columns: Sequence[F64], mfu: F64, at: Sequence[F64], repeats: bool) -> Read:
     row = np.empty(at[0].size, np.int64)
     scan.nearest_under(columns[0], columns[1], at[0], at[1], row)
     values = mfu[row]
@@ -107,7 +107,7 @@ def _under(columns: list[F64], mfu: F64, at: list[F64], repeats: bool) -> Read:
     return values, lambda: [column[row] for column in columns], replaced >= 0
 
 
-def _blended(columns: list[F64], mfu: F64, at: list[F64], repeats: bool) -> Read:
+def _blended(columns: Sequence[F64], mfu: F64, at: Sequence[F64], repeats: bool) -> Read:
     values = np.empty(at[0].size)
     axes = [freeze(np.unique(column)) for column in columns]
     if repeats:  # a curve, whose repeated lengths are kept apart; a grid keeps the last of them
@@ -122,7 +122,7 @@ def _blended(columns: list[F64], mfu: F64, at: list[F64], repeats: bool) -> Read
     return values, lambda: _points(columns, axes, at, replaced), replaced >= 0
 
 
-def _points(columns: list[F64], axes: list[F64], at: list[F64], replaced: I64) -> list[F64]:
+def _points(columns: list[F64], axes: list[F64], at: Sequence[F64], replaced: I64) -> list[F64]:
     """Return the nearest point of each axis, or the row that replaced a zero."""
     near = []
     for axis, q in zip(axes, at, strict=True):
@@ -132,7 +132,7 @@ def _points(columns: list[F64], axes: list[F64], at: list[F64], replaced: I64) -
     return [np.where(replaced >= 0, column[replaced], p) for column, p in zip(columns, near, strict=True)]
 
 
-def gemm(data: BenchData, gpu: str, at: list[F64], rule: str, details: bool) -> Details:
+def gemm(data: BenchData, gpu: str, at: Sequence[F64], rule: str, details: bool) -> Details:
     """Return the MFU of a GEMM at (m, k, n)."""
     files = data.select(gpu, "gemm")
     if not files:
@@ -200,7 +200,7 @@ def _curves(m: F64, k: F64, n: F64, mfu: F64) -> Curves:
     return site_k, site_n, offsets, grid, first_value, last_value
 
 
-def _replace_zeros(values: F64, mfu: F64, columns: list[F64], at: list[F64], root: bool) -> I64:
+def _replace_zeros(values: F64, mfu: F64, columns: Sequence[F64], at: Sequence[F64], root: bool) -> I64:
     """Replace values that count as zero by the nearest row that does not, in place; return those rows, else -1."""
     replaced = np.full(values.size, -1, np.int64)
     if (values < ZERO).any():

@@ -12,7 +12,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +44,7 @@ def attention(
     phase: str,
     gpu: str,
     key: tuple[int, ...],
-    at: list[F64],
+    at: Sequence[F64],
     dtypes: Mapping[str, str],
     default_mfu: float | None,
     details: bool,
@@ -66,7 +66,7 @@ def attention(
     return answer(_rounded(mfu)[row], at, details, lambda: ([c[row] for c in columns], columns, False))
 
 
-def gemm(data: BenchData, gpu: str, at: list[F64], default_mfu: float | None, details: bool) -> Details:
+def gemm(data: BenchData, gpu: str, at: Sequence[F64], default_mfu: float | None, details: bool) -> Details:
     """Return the MFU of a GEMM at (m, k, n)."""
     files = data.select(gpu, "gemm")
     if not files:
@@ -89,7 +89,7 @@ def grouped(
     phase: str,
     key: Mapping[str, int],
     projection: str,
-    at: list[F64],
+    at: Sequence[F64],
     default_mfu: float | None,
     details: bool,
 ) -> Details:
@@ -131,7 +131,7 @@ def _nearest(measured: F64, asked: F64) -> I64:
     return row
 
 
-def _stepped(rows: list[F64], at: list[F64], gpu: str, default_mfu: float | None, details: bool) -> Details:
+def _stepped(rows: list[F64], at: Sequence[F64], gpu: str, default_mfu: float | None, details: bool) -> Details:
     """Read rows in file order up to the first that exceeds the query."""
     starts, mfu = rows
     reached = np.maximum.accumulate(starts)
@@ -142,7 +142,7 @@ def _stepped(rows: list[F64], at: list[F64], gpu: str, default_mfu: float | None
 
 
 def _by_row(
-    row: I64, mfu: F64, columns: list[F64], at: list[F64], gpu: str, default_mfu: float | None, details: bool
+    row: I64, mfu: F64, columns: Sequence[F64], at: Sequence[F64], gpu: str, default_mfu: float | None, details: bool
 ) -> Details:
     """Read the rows that answer, and the default where none does."""
     unanswered = row < 0
@@ -155,7 +155,7 @@ def _by_row(
     return answer(values, at, details, describe)
 
 
-def _all_default(default: float, at: list[F64], details: bool) -> Details:
+def _all_default(default: float, at: Sequence[F64], details: bool) -> Details:
     values = np.full(at[0].size, round(default, 3))
     return answer(values, at, details, lambda: ([np.full(values.size, np.nan) for _ in at], at, True))
 

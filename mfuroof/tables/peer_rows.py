@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +52,7 @@ def steps_by_last(m: F64, k: F64, n: F64) -> Steps:
 
 def answer(
     values: F64,
-    at: list[F64],
+    at: Sequence[F64],
     details: bool,
     describe: Callable[[], tuple[list[F64], list[F64], Any]],
 ) -> Details:

@@ -124,6 +124,11 @@ _GQA = (
     _count("sliding_window", "tokens", "window length; 0 where every earlier token is seen", 0),
     _BATCH,
 )
+_CONTEXT = _count("context_len", "tokens", "tokens of each sequence that are cached already", 0)
+_PHASE = Column("phase", "name", "-", "new tokens of a prompt, or one a sequence", choices=("prefill", "decode"))
+_PART = Column("op", "name", "-", "the causal convolution, or the recurrence after it", choices=("conv", "core"))
+_STATE_NEW = _count("new_tokens", "tokens", "new tokens of each sequence; 1 in decode")
+_CONV = _count("conv_kernel", "tokens", "taps of the causal convolution")
 _MODULE = (
     _dtype("gemm_dtype", "storage of the projection weights"),
     _ATTN_DTYPE,
@@ -195,6 +200,58 @@ def _families() -> dict[str, Family]:
                 _HEADS,
                 _count("tokens", "tokens", "rows of the activation"),
                 _time("wall time of one call on one GPU"),
+            ),
+        ),
+        Family(
+            "dsa_module_prefill",
+            "whole sparse latent-attention block of one layer, indexer and projections included, over new tokens",
+            (*_MODULE, _CONTEXT, _count("new_tokens", "tokens", "new tokens of each sequence"), _time(call)),
+        ),
+        Family(
+            "dsa_module_decode",
+            "whole sparse latent-attention block of one layer, indexer and projections included, one new token each",
+            (*_MODULE, _KV, _time(call)),
+        ),
+        Family(
+            "gdn",
+            "gated delta net of one layer without its projections, one kernel a row: a layer is conv + core",
+            (
+                _PHASE,
+                _PART,
+                _count("num_key_heads", "heads", "key heads on one GPU"),
+                _count("num_value_heads", "heads", "value heads on one GPU"),
+                _count("key_head_dim", "elements", "width of one key head"),
+                _count("value_head_dim", "elements", "width of one value head"),
+                _CONV,
+                _BATCH,
+                _STATE_NEW,
+                _time(call),
+            ),
+        ),
+        Family(
+            "mamba2",
+            "Mamba-2 mixer of one layer without its projections, one kernel a row: a layer is conv + core",
+            (
+                _PHASE,
+                _PART,
+                _count("num_heads", "heads", "heads on one GPU"),
+                _count("head_dim", "elements", "width of one head"),
+                _count("state_size", "elements", "state of one channel"),
+                _count("n_groups", "groups", "groups of heads that share their B and C"),
+                _CONV,
+                _BATCH,
+                _STATE_NEW,
+                _time(call),
+            ),
+        ),
+        Family(
+            "act_scale",
+            "what finding the scale of an activation at run time adds to an FP8 GEMM; part of the latencies of gemm",
+            (
+                _dtype("dtype", "format the activation is quantised to"),
+                _count("k", "elements", "width of the activation"),
+                _count("m", "tokens", "rows of the activation"),
+                _time("dynamic less static quantisation, one call on one GPU"),
             ),
         ),
         Family(

@@ -85,7 +85,7 @@ def read_minimax_m3(f: Fields) -> Architecture:
     elif types is not None and any(kind != "full_attention" for kind in types):
         marks = [int(kind != "full_attention") for kind in types]
         sparse = replace(full, indexer=_blocks(f, _FLAT))
-    for key in _FLAT:
+    for key in (*_FLAT, "index_local_blocks"):
         f.raw(key)
     t = Traits()
     moe = moe_mlp(f, t, f.integer("num_experts", low=1))
