@@ -21,21 +21,26 @@ from mfuroof._version import __version__
 if TYPE_CHECKING:
     from mfuroof.batch import StepBatch
     from mfuroof.breakdown import StepResult
-    from mfuroof.capacity import kv_capacity
+    from mfuroof.capacity import CapacityParams, KvCapacity, kv_capacity
     from mfuroof.core.sources import Source
+    from mfuroof.engines import EngineProfile
     from mfuroof.errors import MfuroofError, MfuroofWarning
-    from mfuroof.hardware import Hardware, get_hardware, known_hardware
+    from mfuroof.hardware import Hardware, get_hardware, known_hardware, load_catalogue
     from mfuroof.models import ModelConfig, get_model, known_models
     from mfuroof.parallel import Parallel
     from mfuroof.params import CostParams
+    from mfuroof.predict import predict_steps
     from mfuroof.step import StepEvaluator
     from mfuroof.tables.audit import audit
     from mfuroof.tables.load import load_bench_data
     from mfuroof.tables.store import load_tables
 
 _HOMES = {
+    "CapacityParams": "capacity",
     "CostParams": "params",
+    "EngineProfile": "engines",
     "Hardware": "hardware",
+    "KvCapacity": "capacity",
     "MfuroofError": "errors",
     "MfuroofWarning": "errors",
     "ModelConfig": "models",
@@ -51,12 +56,17 @@ _HOMES = {
     "known_models": "models",
     "kv_capacity": "capacity",
     "load_bench_data": "tables.load",
+    "load_catalogue": "hardware",
     "load_tables": "tables.store",
+    "predict_steps": "predict",
 }
 
 __all__ = [
+    "CapacityParams",
     "CostParams",
+    "EngineProfile",
     "Hardware",
+    "KvCapacity",
     "MfuroofError",
     "MfuroofWarning",
     "ModelConfig",
@@ -73,7 +83,9 @@ __all__ = [
     "known_models",
     "kv_capacity",
     "load_bench_data",
+    "load_catalogue",
     "load_tables",
+    "predict_steps",
 ]
 
 

@@ -23,6 +23,10 @@ __all__ = [
 ]
 
 
+MOST_LISTED = 12
+"""Known names that an error lists where none is near."""
+
+
 class MfuroofWarning(UserWarning):
     """Something was odd but has a defined meaning; the text says what was assumed."""
 
@@ -67,7 +71,9 @@ class UnknownNameError(MfuroofError, LookupError):
     def __init__(self, kind: str, name: object, known: Iterable[str], remedy: str = "") -> None:
         self.kind, self.name, self.known = kind, name, tuple(known)
         self.nearest = nearest_names(str(name), self.known)
-        hint = f"did you mean {', '.join(self.nearest)}?" if self.nearest else f"known: {', '.join(self.known)}"
+        listed = ", ".join(self.known[:MOST_LISTED])
+        more = f" and {len(self.known) - MOST_LISTED} more" if len(self.known) > MOST_LISTED else ""
+        hint = f"did you mean {', '.join(self.nearest)}?" if self.nearest else f"known: {listed}{more}."
         super().__init__(f"unknown {kind} {name!r}; {hint}" + (f" {remedy}" if remedy else ""))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
@@ -12,16 +13,21 @@ from typing import Any, Literal
 import numpy as np
 
 from mfuroof._boundary import Problems, choice
+from mfuroof._files import write_atomically
 from mfuroof._types import F64
+from mfuroof._version import __version__
 from mfuroof.batch import StepBatch
 from mfuroof.breakdown import StepResult
 from mfuroof.costs.base import BoundCost
+from mfuroof.errors import InputError, Problem
 from mfuroof.hardware import Hardware, get_hardware
 from mfuroof.models import ModelConfig
 from mfuroof.parallel import Parallel
 from mfuroof.params import CostParams
 
 __all__ = ["COSTS", "StepEvaluator"]
+
+STAMP = "mfuroof.StepEvaluator"
 
 COSTS = ("kernels", "mfu_table", "constant_mfu")
 """Cost families, the most accurate first."""
@@ -108,6 +114,36 @@ class StepEvaluator:
         self.engine = engine
         self.params = params if params is not None else CostParams()
         self.bound = _bind(self, tables)
+
+    def save(self, path: str | Path) -> None:
+        """Write the bound evaluator to a file that `load` reads back in milliseconds.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written; nothing is left under its name.
+        """
+        write_atomically(path, pickle.dumps((STAMP, __version__, self), protocol=pickle.HIGHEST_PROTOCOL))
+
+    @classmethod
+    def load(cls, path: str | Path) -> StepEvaluator:
+        """Read an evaluator that `save` wrote, with this version of the package.
+
+        Like every pickle, such a file can run code: load only what you have written.
+
+        Raises
+        ------
+        InputError
+            There is no such file, it is none of ours, or another version wrote it.
+        """
+        expected = f"a file that StepEvaluator.save of mfuroof {__version__} has written"
+        try:
+            stamp, version, evaluator = pickle.loads(Path(path).read_bytes())
+        except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, ValueError, TypeError) as error:
+            raise InputError(Problem(str(path), f"{type(error).__name__}: {error}", expected)) from error
+        if stamp != STAMP or version != __version__ or not isinstance(evaluator, cls):
+            raise InputError(Problem(str(path), f"version {version}", expected, "Bind again and save."))
+        return evaluator
 
     @property
     def components(self) -> tuple[str, ...]:

@@ -212,6 +212,16 @@ def test_step_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     assert slowed > run_json(capsys, *mixed)["step_time_s"]
 
 
+def test_step_of_experts_spread_over_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    moe = ["step", "Qwen/Qwen3-30B-A3B", "--gpu", GPU, *DECODE]
+    found = run_json(capsys, *moe, "--tp", "2", "--ep", "4", "--dp", "2", "--pp", "2")
+    evaluator = StepEvaluator("Qwen/Qwen3-30B-A3B", GPU, 2, 2, 4, 2)
+    assert found["step_time_s"] == evaluator.step_time(StepBatch.uniform(32, 2047))[0]
+    assert found["tokens_per_s_per_gpu"] == pytest.approx(32 * 2 / 8 / found["step_time_s"])
+    assert found["fits"] is True
+    assert "tp 2, pp 2, ep 4, dp 2" in run(capsys, *moe, "--tp", "2", "--ep", "4", "--dp", "2", "--pp", "2")
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_bring_their_cost(capsys: pytest.CaptureFixture[str], preset: str) -> None:
     found = run_json(capsys, *STEP, *DECODE, "--preset", preset.replace("_", "-"))
@@ -329,28 +339,33 @@ def test_an_interrupted_sweep_leaves_no_file(tmp_path: Path) -> None:
     assert err == "mfuroof: stopped; nothing was left half-written\n"
 
 
+def read_until(terminal: int, text: bytes | None) -> bytes:
+    """Return what a terminal shows until ``text`` is there, or until the other end is closed."""
+    shown = b""
+    while text is None or text not in shown:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    return shown
+
+
 def test_progress_shows_on_a_terminal_and_termination_tidies_up(tmp_path: Path) -> None:
     path = tmp_path / "steps.parquet"
     leader, follower = pty.openpty()
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "80"}
     sweep = endless(path, stdout=subprocess.DEVNULL, stderr=follower, env=environment)
     os.close(follower)
-    wait_for_rows(tmp_path)
-    time.sleep(0.5)
+    shown = read_until(leader, b"M steps/s")
     sweep.terminate()
-    assert sweep.wait(timeout=30) == 130
-    assert list(tmp_path.iterdir()) == []
-    shown = b""
-    while True:
-        try:
-            part = os.read(leader, 65536)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        shown += part
+    read_until(leader, None)
     os.close(leader)
+    assert sweep.wait(timeout=30) == 130
     assert b"M steps/s" in shown
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------------------------------------------- catalogues
@@ -425,6 +440,22 @@ def test_lookup_in_a_folder_of_mfu_files(capsys: pytest.CaptureFixture[str], tmp
     assert "mfu" in run(capsys, *at, "seq_len=1024", "--rule", "blis_floor")
     assert main([*at[:-1], "seq_len=1024"]) == 2
     assert "head_dim" in capsys.readouterr().err
+
+
+def test_audit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = tmp_path / "gemm" / "h20"
+    folder.mkdir(parents=True)
+    rows = [f"{m},4096,4096,{2e6 * m * 4096 * 4096 / (0.5 * 296e12):.2f},0.500" for m in (1024, 2048, 4096)]
+    (folder / "data.csv").write_text("\n".join(["m,k,n,latency_us,mfu", *rows]) + "\n")
+    assert main(["audit", str(tmp_path), "--fail-on", "error", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["rows"] == 3
+    assert report["counts"]["error"] == 0
+    (folder / "data.csv").write_text("\n".join(["m,k,n,latency_us,mfu", *rows, "4096,4096,4096,1.0,9.0"]) + "\n")
+    assert main(["audit", str(tmp_path)]) == 1
+    assert "gemm/h20/data.csv" in capsys.readouterr().out
+    assert main(["audit", str(tmp_path), "--fail-on", "never"]) == 2
+    assert main(["audit", str(tmp_path / "nowhere")]) == 2
 
 
 def test_warmup(capsys: pytest.CaptureFixture[str]) -> None:

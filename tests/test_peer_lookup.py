@@ -91,7 +91,7 @@ def test_infersim_rules(tmp_path_factory, prefill, decode, gemm):
     for kv_dtype in ("bf16", "fp8"):
         if any(r[1] == kv_dtype for r in decode_body):
             check(
-                lambda b, s, d=kv_dtype, **o: data.attn_decode_mfu("h20", 8, 2, 64, b, s, kv_dtype=d, rule="infersim", **o),
+                lambda b, s, d=kv_dtype, **o: data.attn_decode_mfu("h20", 8, 2, 64, b, s, 1, d, "infersim", **o),
                 lambda b, s, d=kv_dtype: naive.infersim_decode(decode_body, d, b, s),
                 *product(lengths, lengths),
             )
@@ -288,7 +288,8 @@ def test_blis_rules_on_its_own_files(shared):
         found = data.attn_prefill_mfu("h100", *key, lengths, rule="blis_v2")
         npt.assert_array_equal(found, [naive.blis_v2_prefill(points, q) for q in lengths.tolist()])
     rows = [(int(m), int(k), int(n), float(u)) for m, k, n, _, u in naive.body(root / "gemm/h100/data.csv")]
-    m, k, n = (np.array([rng.choice(around([r[i] for r in rows], rng, 20_000)) for _ in range(1000)]) for i in range(3))
+    axes = [around([r[i] for r in rows], rng, 20_000) for i in range(3)]
+    m, k, n = (np.array([rng.choice(axis) for _ in range(1000)]) for axis in axes)
     for rule in BLIS:
         want = [naive.blis_gemm(rule, rows, *q) for q in zip(m.tolist(), k.tolist(), n.tolist(), strict=True)]
         npt.assert_array_equal(data.gemm_mfu("h100", m, k, n, rule=rule), want)
@@ -316,7 +317,8 @@ def test_infersim_rules_on_its_own_files(shared):
             npt.assert_array_equal(read(gpu, *key, lengths, rule="infersim"), want)
     for gpu in ("h20", "h800"):
         rows = naive.body(root / "gemm" / gpu / "data.csv")
-        m, k, n = (np.array([rng.choice(around([r[i] for r in rows], rng, 9_000)) for _ in range(500)]) for i in range(3))
+        axes = [around([r[i] for r in rows], rng, 9_000) for i in range(3)]
+        m, k, n = (np.array([rng.choice(axis) for _ in range(500)]) for axis in axes)
         shapes = zip(m.tolist(), k.tolist(), n.tolist(), strict=True)
         want = [naive.infersim_gemm(rows, naive.DEFAULT[gpu], *q) for q in shapes]
         npt.assert_array_equal(data.gemm_mfu(gpu, m, k, n, rule="infersim"), want)

@@ -27,6 +27,9 @@ def step(
     model: o.Model,
     gpu: o.Gpu,
     tp: o.Tp = 1,
+    pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.")] = 1,
+    ep: Annotated[int, typer.Option("--ep", help="Expert-parallel ranks.")] = 1,
+    dp: Annotated[int, typer.Option("--dp", help="Attention data-parallel ranks, each with such a batch.")] = 1,
     decode_batch: Annotated[int | None, typer.Option("--decode-batch", help="Decode requests of the step.")] = None,
     decode_context: Annotated[int, typer.Option("--decode-context", help="Tokens each has in the KV cache.")] = 0,
     prefill_batch: Annotated[
@@ -75,6 +78,9 @@ def step(
         model,
         gpu,
         tp,
+        pp,
+        ep,
+        dp,
         cost=family,  # type: ignore[arg-type]
         engine=engine,
         params=params,
@@ -92,10 +98,13 @@ def step(
 
 def _record(evaluator: StepEvaluator, result: StepResult, shape: dict[str, int]) -> dict[str, Any]:
     """Return everything about the step in base units."""
+    from dataclasses import asdict
+
     from mfuroof.core.sources import Source
 
     time = float(result.step_time_s[0])
     emitted = shape["decode_batch"] + (shape["prefill_batch"] if shape["prefill_new_tokens"] else 0)
+    emitted *= evaluator.parallel.dp_size
     components = {
         name: {
             "time_s": float(part[0]),
@@ -108,7 +117,7 @@ def _record(evaluator: StepEvaluator, result: StepResult, shape: dict[str, int])
     return {
         "model": evaluator.model.name,
         "gpu": evaluator.hardware.name,
-        "tp_size": evaluator.parallel.tp_size,
+        **asdict(evaluator.parallel),
         "engine": evaluator.engine,
         "cost": evaluator.cost,
         "params": evaluator.params.changed(),
@@ -151,7 +160,9 @@ def _print(record: dict[str, Any]) -> None:
     if record["prefill_batch"] and record["prefill_new_tokens"]:
         tokens, context = record["prefill_new_tokens"], record["prefill_context"]
         parts.append(f"{record['prefill_batch']} prefill of {tokens} at context {context}")
-    print(f"{record['model']} on {record['gpu']}, tp {record['tp_size']}, {record['cost']} ({record['engine']})")
+    degrees = [f"{name} {record[f'{name}_size']}" for name in ("tp", "pp", "ep", "dp")]
+    spread = ", ".join(d for d in degrees if not d.endswith(" 1")) or "tp 1"
+    print(f"{record['model']} on {record['gpu']}, {spread}, {record['cost']} ({record['engine']})")
     print(" + ".join(parts) or "an empty step")
     work = any(c["flops"] is not None for c in record["components"].values())
     head = ("component", "time_ms", "share", *(("TFLOP/GPU", "GB/GPU") if work else ()))

@@ -110,7 +110,7 @@ def curve_read(
 def curve_lookup(grid: F64, values: F64, rule: int, policy: int, x: F64, out: F64) -> None:
     """out[i] = the curve at x[i], found by bisection."""
     for i in range(x.size):
-        out[i] = curve_read(grid, values, 0, grid.size, rule, policy, x[i])[0]
+        out[i] = curve_read(grid, values, np.int64(0), grid.size, rule, policy, x[i])[0]
 
 
 @jit
@@ -129,7 +129,7 @@ def curve_bucketed(
     """out[i] = the curve at x[i], found by direct address; ``values`` are not padded."""
     for i in range(x.size):
         j = count_bucketed(buckets, padded_grid, shift, base, depth, x[i]) - 1
-        out[i] = curve_blend(padded_grid, values, 0, values.size, j, rule, policy, x[i])[0]
+        out[i] = curve_blend(padded_grid, values, np.int64(0), values.size, j, rule, policy, x[i])[0]
 
 
 @jit
@@ -138,7 +138,7 @@ def curve_details(
 ) -> None:
     """As `curve_lookup`, with the source code and the distance to the data in octaves (NaN where missing)."""
     for i in range(x.size):
-        out[i], code, point = curve_read(grid, values, 0, grid.size, rule, policy, x[i])
+        out[i], code, point = curve_read(grid, values, np.int64(0), grid.size, rule, policy, x[i])
         source[i] = code
         distance[i] = octaves(x[i], point) if code != MISSING else np.nan
 
@@ -159,7 +159,7 @@ def curve_floor(
     """Read the floor of every x by direct address: ``below`` under the grid, NaN above ``limit`` and for NaN."""
     first = padded_grid[0]
     for i in range(x.size):
-        v = padded_values[count_bucketed(buckets, padded_grid, shift, base, depth, x[i])]
+        v = padded_values[np.uint64(count_bucketed(buckets, padded_grid, shift, base, depth, x[i]))]
         v = v if x[i] >= first else below
         out[i] = v if x[i] <= limit else np.nan
 
@@ -206,7 +206,7 @@ def grid_row(rows: F64, rule: int, policy: int, y: float) -> tuple[int, float, i
         if policy == CLAMP or (policy == OWN and own):
             return edge, rows[edge], CLAMPED
         return -1, math.nan, MISSING
-    r = floor_index(rows, 0, rows.size, y)
+    r = floor_index(rows, np.int64(0), rows.size, y)
     if rows[r] == y:
         return r, y, EXACT
     if rule == CEILING:

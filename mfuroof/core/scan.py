@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from mfuroof._types import F64, I64
 from mfuroof.core._jit import jit
 from mfuroof.core.gemm import ceiling_site, largest_site
@@ -77,7 +79,7 @@ def nearest_not_below(
 def step_rows(starts: F64, rows: I64, x: F64, row: I64) -> None:
     """Row of the last step that starts at or below x; -1 below the first."""
     for i in range(x.size):
-        j = floor_index(starts, 0, starts.size, x[i])
+        j = floor_index(starts, np.int64(0), starts.size, x[i])
         row[i] = rows[j] if j >= 0 else -1
 
 
@@ -164,7 +166,7 @@ def clamped_bracket(grid: F64, x: float) -> tuple[int, int]:
         return 0, 0
     if x >= grid[last]:
         return last, last
-    j = floor_index(grid, 0, grid.size, x)
+    j = floor_index(grid, np.int64(0), grid.size, x)
     return (j, j) if grid[j] == x else (j, j + 1)
 
 

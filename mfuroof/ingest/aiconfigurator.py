@@ -1,8 +1,8 @@
 """Ingest the per-kernel measurements of NVIDIA AIConfigurator (package ``aiconfigurator-core``, Apache-2.0).
 
 The package ships one parquet file per GPU, operation, engine and engine version. For every GPU and engine this takes
-the version the package itself calls current (`slots`), maps each table (`mapping`), merges repeated keys (`merge`),
-fills known gaps from a named sibling, and writes ``<out>/<gpu>/<family>/<engine>.parquet`` with its provenance.
+the version the package itself calls current (`slots`), maps each table (`mapping`, `convert`), merges repeated keys
+(`merge`), fills known gaps from a named sibling, says how noisy the result is (`quality`), and writes ``<out>/<gpu>/<family>/<engine>.parquet`` with its provenance.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ import pyarrow.compute as pc
 
 from mfuroof._boundary import choice
 from mfuroof.errors import MissingTableError
-from mfuroof.ingest.mapping import NCCL_TABLE, SOURCE_TABLES, VARIABLE_MAP, Converted, convert
+from mfuroof.ingest.convert import Converted, convert
+from mfuroof.ingest.mapping import NCCL_TABLE, SOURCE_TABLES, VARIABLE_MAP
 from mfuroof.ingest.merge import lower_of
-from mfuroof.ingest.slots import SLOTS, SUBSTITUTIONS, Substitution, slot
+from mfuroof.ingest.quality import beaten_rows
+from mfuroof.ingest.slots import FINDINGS, SLOTS, SUBSTITUTIONS, Substitution, slot
 from mfuroof.ingest.source import PackageSource, SourceFile, open_source
 from mfuroof.ingest.write import write_table
 from mfuroof.tables.schema import FAMILIES, family, validate
@@ -98,7 +100,7 @@ def ingest(
                 table = parts.table()
                 if table is None:
                     continue
-                record = parts.provenance(table.num_rows, day)
+                record = parts.provenance(table, day)
                 path = write_table(table, record, Path(out_folder) / gpu / name, engine)
                 found.append(Ingested(gpu, engine, name, table.num_rows, path))
             if not found:
@@ -122,6 +124,9 @@ class _Parts:
 
     def table(self) -> pa.Table | None:
         """Return the finished table, or None where the package has no such measurements."""
+        engines = SOURCE_TABLES[self.name].engines
+        if engines and self.engine not in engines:
+            return None
         parts = [self._own()]
         if self.name == "comm":
             parts.append(self._nccl())
@@ -136,14 +141,14 @@ class _Parts:
         plain = joined.cast(pa.schema([(f.name, _plain(f.type)) for f in joined.schema]))
         return validate(plain.sort_by(order), self.name, f"{self.gpu}/{self.name}/{self.engine}")
 
-    def provenance(self, rows: int, day: str) -> dict[str, Any]:
-        """Return the record to write beside the table."""
+    def provenance(self, table: pa.Table, day: str) -> dict[str, Any]:
+        """Return the record to write beside the finished table."""
         return {
             "gpu": self.gpu,
             "engine": self.engine,
             "engine_version": slot(self.engine, self.gpu),
             "family": self.name,
-            "rows": rows,
+            "rows": table.num_rows,
             "package": "aiconfigurator-core",
             "package_version": self.source.version,
             "homepage": "https://github.com/ai-dynamo/aiconfigurator",
@@ -153,6 +158,10 @@ class _Parts:
             "sorted, repeated keys merged (median of the runs of a kernel, then the fastest kernel)",
             "sources": self.sources,
             "substitutions": self.substitutions,
+            "quality": beaten_rows(table, self.name),
+            "findings": [
+                f.text for f in FINDINGS if (f.engine, f.family) == (self.engine, self.name) and self.gpu in f.gpus
+            ],
             "script": "mfuroof.ingest.aiconfigurator.ingest",
             "date": day,
         }
@@ -169,9 +178,9 @@ class _Parts:
         return self._read(f"{NCCL_TABLE.folder}/nccl/{version}/{NCCL_TABLE.file}", use, nccl=True)
 
     def _read(
-        self, path: str, use: str, *, only: Mapping[str, str] | None = None, nccl: bool = False
+        self, path: str, use: str, *, only: Mapping[str, str] | None = None, nccl: bool = False, gpu: str = ""
     ) -> pa.Table | None:
-        found: SourceFile | None = self.source.read_table(f"data/{self.gpu}/{path}")
+        found: SourceFile | None = self.source.read_table(f"data/{gpu or self.gpu}/{path}")
         if found is None:
             return None
         part: Converted = convert(found.table, self.name, found.path, only=only, nccl=nccl)
@@ -184,6 +193,7 @@ class _Parts:
                 "rows_in": part.rows_in,
                 "rows_used": part.rows_used,
                 "rows_out": part.table.num_rows,
+                "rows_chosen": part.choice or "all",
                 "constants": dict(part.constants),
                 "repeated": dict(part.repeated),
             }
@@ -197,7 +207,7 @@ class _Parts:
         own = pa.concat_tables(concerned) if concerned else None
         if rule.mode == "fill" and own is not None and own.num_rows:
             return parts
-        sibling = self._read(path, f"substitution: {rule.reason}", only=rule.only)
+        sibling = self._read(path, f"substitution: {rule.reason}", only=rule.only, gpu=rule.from_gpu)
         if sibling is None:
             return parts
         replaced, lower = 0, 0
@@ -207,7 +217,7 @@ class _Parts:
         self.substitutions.append(
             {
                 "rows": dict(rule.only),
-                "from": f"{rule.from_engine} {rule.from_version}",
+                "from": f"{rule.from_engine} {rule.from_version}" + (f" of {rule.from_gpu}" if rule.from_gpu else ""),
                 "mode": rule.mode,
                 "reason": rule.reason,
                 "own_rows_replaced": replaced,

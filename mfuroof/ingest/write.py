@@ -17,7 +17,10 @@ import pyarrow.parquet as pq
 from mfuroof.errors import OutputError
 from mfuroof.tables.schema import family, key_codes
 
-__all__ = ["write_table"]
+__all__ = ["GROUP_ROWS", "write_table"]
+
+GROUP_ROWS = 4096
+"""Rows a row group has at least: smaller ones cost more in dictionaries and footers than they save in reading."""
 
 
 def write_table(table: pa.Table, provenance: Mapping[str, Any], folder: Path, engine: str) -> Path:
@@ -26,8 +29,8 @@ def write_table(table: pa.Table, provenance: Mapping[str, Any], folder: Path, en
     Parameters
     ----------
     table
-        A validated table; one row group per combination of the leading name columns, so that a reader who asks for
-        one dtype touches no other.
+        A validated table; a row group ends where the leading name columns change, so that a reader who asks for one
+        dtype touches little else, unless it would hold fewer than `GROUP_ROWS` rows.
     provenance
         JSON-compatible record; must carry ``"family"``.
     folder
@@ -69,7 +72,11 @@ def _write_parquet(table: pa.Table, name: str, path: Path) -> None:
     starts = np.zeros(max(table.num_rows - 1, 0), dtype=bool)
     for column in leading:
         starts |= np.diff(key_codes(table, column.name)) != 0
-    bounds = [0, *(np.flatnonzero(starts) + 1).tolist(), table.num_rows]
+    bounds = [0]
+    for start in (np.flatnonzero(starts) + 1).tolist():
+        if start - bounds[-1] >= GROUP_ROWS:
+            bounds.append(start)
+    bounds.append(table.num_rows)
     with pq.ParquetWriter(
         path,
         table.schema,

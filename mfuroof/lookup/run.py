@@ -18,6 +18,17 @@ __all__ = ["Details", "Table", "arrays_of", "axes_of", "coordinates", "run_detai
 
 Table: TypeAlias = Table1D | Table2D | GemmSites
 
+VALUES: dict[type, Any] = {
+    Table1D: lookup.curve_lookup,
+    Table2D: lookup.grid_lookup,
+    GemmSites: gemm.sites_lookup,
+}
+DETAILS: dict[type, Any] = {
+    Table1D: lookup.curve_details,
+    Table2D: lookup.grid_details,
+    GemmSites: gemm.sites_details,
+}
+
 CHUNK = 1 << 16
 """Fewest queries worth a thread of their own."""
 
@@ -84,8 +95,7 @@ def run_values(
     out = np.empty(at[0].size) if out is None else out
     index = table.buckets if isinstance(table, Table1D) else None
     if index is None:
-        kernels: dict[type, Any] = {Table1D: lookup.curve_lookup, Table2D: lookup.grid_lookup, GemmSites: gemm.sites_lookup}
-        _share(kernels[type(table)], (*arrays_of(table), rule, *policies), [*at, out], threads)
+        _share(VALUES[type(table)], (*arrays_of(table), rule, *policies), [*at, out], threads)
     elif rule == lookup.FLOOR:
         below = index.values[1] if policies[0] == lookup.CLAMP else np.nan
         limit = index.grid[-2] if policies[0] == lookup.BLANK else np.inf
@@ -107,8 +117,7 @@ def run_details(
     size = at[0].size
     out = np.empty(size) if out is None else out
     source, distance = np.empty(size, np.uint8), np.empty(size)
-    kernels: dict[type, Any] = {Table1D: lookup.curve_details, Table2D: lookup.grid_details, GemmSites: gemm.sites_details}
-    _share(kernels[type(table)], (*arrays_of(table), rule, *policies), [*at, out, source, distance], threads)
+    _share(DETAILS[type(table)], (*arrays_of(table), rule, *policies), [*at, out, source, distance], threads)
     return out, source, distance
 
 

@@ -80,9 +80,9 @@ class Module:
 
 def top_modules(vocab_size: int, hidden_size: int, tied: bool, extra_params: int) -> tuple[Module, ...]:
     """Return what is outside the layers: embedding, LM head (unless tied), final norm."""
-    modules = [Module("embed_tokens", "embedding", vocab_size, hidden_size, shard="vocab", quantisable=False)]
+    modules = [Module("embed_tokens", "embedding", vocab_size, hidden_size, shard="vocab")]
     if not tied:
-        modules.append(Module("lm_head", "lm_head", vocab_size, hidden_size, shard="vocab", quantisable=False))
+        modules.append(Module("lm_head", "lm_head", vocab_size, hidden_size, shard="vocab"))
     return (*modules, *_norm("norm", extra_params))
 
 

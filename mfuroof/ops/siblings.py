@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import lru_cache
 
 from mfuroof.engines import engine_profile
 from mfuroof.errors import MfuroofWarning, MissingTableError
@@ -34,14 +35,14 @@ def tables_for(hardware: Hardware, engine: str, *, missing: str = "raise") -> Ke
     embedded = available()
     if own in embedded:
         if name in embedded[own]:
-            return load_tables(own, name)
+            return _open(own, name)
         if not embedded[own]:
             raise MissingTableError(f"any engine on {own}", ())
         other = "vllm" if "vllm" in embedded[own] else next(iter(embedded[own]))
         warnings.warn(
             f"{name} was not measured on {own}: the kernels of {other} stand in", MfuroofWarning, stacklevel=4
         )
-        return load_tables(own, other)
+        return _open(own, other)
     related = [
         gpu
         for gpu in embedded
@@ -61,7 +62,13 @@ def tables_for(hardware: Hardware, engine: str, *, missing: str = "raise") -> Ke
         other = get_hardware(gpu)
         return _kinship(hardware, other), _distance(hardware, other)
 
-    return load_tables(min(related, key=remoteness), name)
+    return _open(min(related, key=remoteness), name)
+
+
+@lru_cache(maxsize=8)
+def _open(gpu: str, engine: str) -> KernelTables:
+    """Return embedded tables, the same object to every evaluator: what one has read, the next need not read again."""
+    return load_tables(gpu, engine)
 
 
 def reference_hardware(tables: KernelTables, hardware: Hardware) -> Hardware:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,17 +28,14 @@ class Memory:
 
     Attributes
     ----------
-    kv_bytes
-        Room left on one GPU by weights, activations and reserves; below 0 where these alone do not fit, NaN where
-        the memory is not known. [bytes]
-    demand
-        What a sequence keeps on one GPU; None where the memory is not known.
+    stages
+        For each kind of pipeline stage what its GPUs need, and the bytes that weights, activations and reserves leave
+        on each of them, below 0 where these alone do not fit; empty where the memory is not known. [bytes]
     shortfall
         Why the model does not fit at all, with the numbers; empty where it does.
     """
 
-    kv_bytes: float
-    demand: StageDemand | None
+    stages: tuple[tuple[StageDemand, float], ...]
     shortfall: str = ""
 
     @classmethod
@@ -47,21 +44,26 @@ class Memory:
         model, hardware, parallel = evaluator.model, evaluator.hardware, evaluator.parallel
         try:
             room = kv_capacity(
-                model, hardware, parallel.tp_size, block_size=BLOCK_SIZE, memory_utilization=memory_utilization
+                model, hardware, *astuple(parallel), block_size=BLOCK_SIZE, memory_utilization=memory_utilization
             )
         except InputError:
-            return cls(np.nan, None)
-        (demand,) = rank_demands(model, parallel, kv_format_of(model.kv_dtype), CapacityParams())
-        budget = hardware.hbm_bytes * memory_utilization
-        beside = float(room.activation_bytes + room.reserved_bytes)
-        left = budget - float(room.weight_bytes) - beside
+            return cls(())
+        budget, reserved = hardware.hbm_bytes * memory_utilization, float(room.reserved_bytes)
+        demands = rank_demands(model, parallel, kv_format_of(model.kv_dtype), CapacityParams())
+        stages = tuple((d, budget - reserved - d.weight_bytes - d.activation_bytes) for d in demands)
         shortfall = ""
         if not room.fits:
+            beside = float(room.activation_bytes) + reserved
             need = f"needs {room.weight_bytes / GIB:.1f} GiB of weights and {beside / GIB:.1f} GiB beside them per GPU"
             smallest = int(room.smallest_tp_that_fits)
             remedy = f"; tp {smallest} fits" if smallest else ""
             shortfall = f"{need}, of {budget / GIB:.1f} GiB it may use{remedy}"
-        return cls(left, demand, shortfall)
+        return cls(stages, shortfall)
+
+    @property
+    def kv_bytes(self) -> float:
+        """Room on the GPUs that have the least. [bytes]"""
+        return min((left for _, left in self.stages), default=float("nan"))
 
     def fits(self, columns: Mapping[str, I64]) -> Any:
         """Return whether the caches of all requests of each step fit, bool (n,) or (1,); None where not known.
@@ -71,12 +73,13 @@ class Memory:
         columns
             The shape axes, each (n,) or (1,).
         """
-        demand = self.demand
-        if demand is None:
-            return None
         new = columns["prefill_new_tokens"]
-        need = columns["decode_batch"] * demand.sequence_bytes(columns["decode_context"] + 1, BLOCK_SIZE)
         present = np.where(new > 0, columns["prefill_batch"], 0)
-        if present.any():
-            need = need + present * demand.sequence_bytes(columns["prefill_context"] + new, BLOCK_SIZE)
-        return need <= self.kv_bytes
+        prefills = bool(present.any())
+        answer: Any = None
+        for demand, left in self.stages:
+            need = columns["decode_batch"] * demand.sequence_bytes(columns["decode_context"] + 1, BLOCK_SIZE)
+            if prefills:
+                need = need + present * demand.sequence_bytes(columns["prefill_context"] + new, BLOCK_SIZE)
+            answer = need <= left if answer is None else answer & (need <= left)
+        return answer

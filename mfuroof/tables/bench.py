@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
-
 from mfuroof._types import ArrayLike
 from mfuroof.errors import InputError, MfuroofWarning, Problem, UnknownNameError
 from mfuroof.tables import bench_query as query
@@ -231,7 +229,8 @@ class BenchData:
         **options: Any,
     ) -> Any:
         """Return the MFU of absorbed latent attention in decode; otherwise as `attn_decode_mfu`."""
-        shape = {"heads": heads, "rank": kv_lora_rank, "rope": qk_rope_head_dim, "tp": tp, "batch": batch, "kv_len": kv_len}
+        key = {"heads": heads, "rank": kv_lora_rank, "rope": qk_rope_head_dim}
+        shape = {**key, "tp": tp, "batch": batch, "kv_len": kv_len}
         return query.attention(self, "mla", "decode", gpu, shape, rule, {"kv_dtype": kv_dtype}, options)
 
     def gemm_mfu(self, gpu: str, m: ArrayLike, k: ArrayLike, n: ArrayLike, rule: str = "linear", **options: Any) -> Any:

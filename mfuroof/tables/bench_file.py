@@ -160,7 +160,7 @@ def _records(where: str, path: Path, problems: Problems) -> list[tuple[int, list
 def _header(
     where: str, first: tuple[int, list[str]], layout: Layout, problems: Problems
 ) -> tuple[list[Column | None], list[str], bool]:
-    """Return the column of each position (None: not ours), the names not ours, and whether the first line is a header."""
+    """Return the column of each position (None: not ours), the names not ours, and whether there is a header."""
     line, cells = first
     expected = ", ".join(column.name for column in layout.columns)
     if any(_is_number(cell) for cell in cells):

@@ -159,8 +159,8 @@ def grouped(
             continue
         measured = _measured(data, files[0], f"{projection}_proj_us", {}, constants) if files else None
         if measured is not None:
-            peak = data.peak(gpu, chosen["peak_dtype"] or "fp8")
-            both.append(read_mfu(measured, at, rule, chosen["outside"], peak, lambda: data.bandwidth(gpu), chosen["details"]))
+            peak, outside = data.peak(gpu, chosen["peak_dtype"] or "fp8"), chosen["outside"]
+            both.append(read_mfu(measured, at, rule, outside, peak, lambda: data.bandwidth(gpu), chosen["details"]))
         elif chosen["missing"] == "nan":
             both.append(_nothing(at[0].size, chosen["details"]))
         else:

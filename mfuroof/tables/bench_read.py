@@ -73,7 +73,10 @@ def compile_file(
         table: Table = compile_sites(m, k, n, time / (2.0 * k * n))
         shape_of = _shapes(("m", "k", "n"), {})
         return Measured(table, lambda m, k, n: np.asarray(m), *_roofline(file, shape_of, dtypes))
-    table = compile_1d(axes[0], *points, time) if len(axes) == 1 else compile_2d((axes[0], axes[1]), *points, time)
+    if len(axes) == 1:
+        table = compile_1d(axes[0], points[0], time)
+    else:
+        table = compile_2d((axes[0], axes[1]), points[0], points[1], time)
     shape_of = _shapes(axes, constants)
     flops, traffic = _roofline(file, shape_of, dtypes)
     if family == "grouped_gemm":
@@ -135,7 +138,7 @@ def read_mfu(
     """
     linear = rule == "linear"
     table = measured.table if linear else measured.mfu(peak)
-    keeps_edge = outside in ("clamp", "hold")
+    at, keeps_edge = list(at), outside in ("clamp", "hold")
     found = lookup.read(table, *at, rule=rule, outside="clamp" if keeps_edge else outside, details=details)
     values, source, distance = found if details else (found, np.empty(0, np.uint8), np.empty(0))
     place = edges(table, lookup.RULES[rule], at) if keeps_edge else at

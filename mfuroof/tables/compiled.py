@@ -144,7 +144,9 @@ class Table2D:
     def rectangular(self) -> bool:
         """Whether every row has the same columns."""
         width = np.diff(self.offsets)
-        return bool((width == width[0]).all()) and bool((self.cols.reshape(len(self.rows), -1) == self.cols[: width[0]]).all())
+        if (width != width[0]).any():
+            return False
+        return bool((self.cols.reshape(self.rows.size, -1) == self.cols[: width[0]]).all())
 
 
 @dataclass(frozen=True, eq=False)

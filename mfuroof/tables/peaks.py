@@ -63,7 +63,7 @@ def _fold(name: str) -> str:
 
 
 def row_intervals(file: BenchFile, column: str) -> tuple[F64, F64]:
-    """Return the lowest and the highest peak that each row (n,) of an MFU column allows; the highest may be infinite."""
+    """Return the lowest and the highest peak that each row (n,) of an MFU column allows; a zero allows any higher."""
     time_column = "latency_us" if column == "mfu" else column.replace("_mfu", "_proj_us")
     time, mfu = file.columns[time_column], file.columns[column]
     half_time, half_mfu = 0.5 * 10.0 ** -file.decimals[time_column], 0.5 * 10.0 ** -file.decimals[column]

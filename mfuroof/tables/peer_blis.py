@@ -122,7 +122,7 @@ def _blended(columns: Sequence[F64], mfu: F64, at: Sequence[F64], repeats: bool)
     return values, lambda: _points(columns, axes, at, replaced), replaced >= 0
 
 
-def _points(columns: list[F64], axes: list[F64], at: Sequence[F64], replaced: I64) -> list[F64]:
+def _points(columns: Sequence[F64], axes: Sequence[F64], at: Sequence[F64], replaced: I64) -> list[F64]:
     """Return the nearest point of each axis, or the row that replaced a zero."""
     near = []
     for axis, q in zip(axes, at, strict=True):
@@ -137,26 +137,27 @@ def gemm(data: BenchData, gpu: str, at: Sequence[F64], rule: str, details: bool)
     files = data.select(gpu, "gemm")
     if not files:
         raise MissingTableError(f"{gpu} GEMM", [])
-    file, asked = files[0], [freeze(q) for q in at]
-    *columns, mfu = _rows(file, ("m", "k", "n", "mfu"))
-    values = np.empty(at[0].size)
+    file = files[0]
+    m, k, n, mfu = _rows(file, ("m", "k", "n", "mfu"))
+    columns, asked = [m, k, n], [freeze(q) for q in at]
+    asked_m, asked_k, asked_n = asked
+    values: F64 = np.empty(at[0].size)
     if rule == "blis_v2":
-        curves = data.once(("blis_v2", file.path), lambda: _curves(*columns, mfu))
+        curves = data.once(("blis_v2", file.path), lambda: _curves(m, k, n, mfu))
         site = np.empty(at[0].size, np.int64)
-        scan.site_values(*curves, *asked, values, site)
+        scan.site_values(*curves, asked_m, asked_k, asked_n, values, site)
         replaced = _replace_zeros(values, mfu, columns, asked, False)
         values[values < ZERO] = ZERO
         used = [curves[0][site], curves[1][site]]
 
         def points_of() -> list[F64]:
-            m = _points(columns[:1], [np.unique(columns[0])], asked[:1], replaced)
-            weights = [np.where(replaced >= 0, c[replaced], u) for c, u in zip(columns[1:], used, strict=True)]
-            return [*m, *weights]
+            near = _points([m], [np.unique(m)], [asked_m], replaced)
+            return [*near, *(np.where(replaced >= 0, c[replaced], u) for c, u in zip((k, n), used, strict=True))]
 
     else:
-        steps, below, last_site = data.once(("blis_floor", file.path), lambda: _gemm_steps(columns))
+        steps, below, last_site = data.once(("blis_floor", file.path), lambda: _gemm_steps(m, k, n))
         row = np.empty(at[0].size, np.int64)
-        scan.site_rows(*steps, np.inf, last_site, below, *asked, row)
+        scan.site_rows(*steps, np.inf, last_site, below, asked_m, asked_k, asked_n, row)
         nonzero = np.flatnonzero(mfu >= ZERO)
         zero = mfu[row] < ZERO
         if zero.any() and not nonzero.size:
@@ -168,7 +169,7 @@ def gemm(data: BenchData, gpu: str, at: Sequence[F64], rule: str, details: bool)
         def points_of() -> list[F64]:
             return [column[row] for column in columns]
 
-    def describe() -> tuple[list[F64], list[F64], Any]:
+    def describe() -> tuple[Sequence[F64], Sequence[F64], Any]:
         points = points_of()
         stands_in = (replaced >= 0) | (points[1] != at[1]) | (points[2] != at[2])
         return points, columns, stands_in
@@ -176,9 +177,8 @@ def gemm(data: BenchData, gpu: str, at: Sequence[F64], rule: str, details: bool)
     return answer(values, at, details, describe)
 
 
-def _gemm_steps(columns: list[F64]) -> tuple[Steps, I64, int]:
+def _gemm_steps(m: F64, k: F64, n: F64) -> tuple[Steps, I64, int]:
     """Compile the steps, the row of the smallest m of each site, and the site of the last row."""
-    m, k, n = columns
     steps = steps_by_last(m, k, n)
     _, _, groups = first_seen(k, n)
     below = freeze([group[np.argmin(m[group])] for group in groups], np.int64)
@@ -204,7 +204,7 @@ def _replace_zeros(values: F64, mfu: F64, columns: Sequence[F64], at: Sequence[F
     """Replace values that count as zero by the nearest row that does not, in place; return those rows, else -1."""
     replaced = np.full(values.size, -1, np.int64)
     if (values < ZERO).any():
-        columns = [*columns, freeze(np.zeros(mfu.size))][:3]
-        at = [*at, freeze(np.zeros(values.size))][:3]
-        scan.replace_below(ZERO, mfu, *columns, root, *at, values, replaced)
+        a, b, c = [*columns, freeze(np.zeros(mfu.size))][:3]
+        x, y, z = [*at, freeze(np.zeros(values.size))][:3]
+        scan.replace_below(ZERO, mfu, a, b, c, root, x, y, z, values, replaced)
     return replaced

@@ -74,7 +74,8 @@ def gemm(data: BenchData, gpu: str, at: Sequence[F64], default_mfu: float | None
     (m, k, n, mfu), steps = data.once(("infersim gemm", files[0].path), lambda: _gemm_steps(files[0]))
     row = np.empty(at[0].size, np.int64)
     none = freeze(np.full(steps[0].size, -1), np.int64)
-    scan.site_rows(*steps, REACH, -1, none, *map(freeze, at), row)
+    asked_m, asked_k, asked_n = (freeze(q) for q in at)
+    scan.site_rows(*steps, REACH, -1, none, asked_m, asked_k, asked_n, row)
     return _by_row(row, mfu, [m, k, n], at, gpu, default_mfu, details)
 
 
@@ -142,14 +143,14 @@ def _stepped(rows: list[F64], at: Sequence[F64], gpu: str, default_mfu: float | 
 
 
 def _by_row(
-    row: I64, mfu: F64, columns: Sequence[F64], at: Sequence[F64], gpu: str, default_mfu: float | None, details: bool
+    row: I64, mfu: F64, columns: list[F64], at: Sequence[F64], gpu: str, default_mfu: float | None, details: bool
 ) -> Details:
     """Read the rows that answer, and the default where none does."""
     unanswered = row < 0
     default = round(_default(gpu, default_mfu), 3) if unanswered.any() else np.nan
     values = np.append(mfu, default)[row]
 
-    def describe() -> tuple[list[F64], list[F64], Any]:
+    def describe() -> tuple[Sequence[F64], Sequence[F64], Any]:
         return [np.append(column, np.nan)[row] for column in columns], columns, unanswered
 
     return answer(values, at, details, describe)

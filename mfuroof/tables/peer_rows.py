@@ -54,7 +54,7 @@ def answer(
     values: F64,
     at: Sequence[F64],
     details: bool,
-    describe: Callable[[], tuple[list[F64], list[F64], Any]],
+    describe: Callable[[], tuple[Sequence[F64], Sequence[F64], Any]],
 ) -> Details:
     """Return values, with where they come from if it is wanted.
 

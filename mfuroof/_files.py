@@ -1,0 +1,28 @@
+"""Writing files so that nothing half-written ever stands under a final name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mfuroof.errors import OutputError
+
+__all__ = ["write_atomically"]
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write ``content`` beside ``path`` and rename it into place.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written; what stood under the name before still does.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}. Choose another place for the output.") from error

@@ -1,0 +1,157 @@
+"""MFU tables made of measured kernel latencies: FLOPs over latency and the peak rate of the kernel's own dtype."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from mfuroof._types import freeze
+from mfuroof.costs.layered_work import format_rate
+from mfuroof.hardware import Hardware
+from mfuroof.models import ModelConfig
+from mfuroof.params import CostParams
+from mfuroof.precision import FORMATS, Format
+from mfuroof.tables.bench import BenchData
+from mfuroof.tables.bench_file import BenchFile
+from mfuroof.tables.bench_layout import LAYOUTS, Layout
+from mfuroof.tables.store import KernelTables
+from mfuroof.tables.work import file_flops
+from mfuroof.units import US
+
+__all__ = ["derive"]
+
+_SAME_KERNEL = {"fp16": "bf16"}
+"""Formats whose kernels were measured under another name."""
+
+
+def derive(
+    tables: KernelTables, model: ModelConfig, hardware: Hardware, params: CostParams
+) -> tuple[BenchData, tuple[tuple[str, str], ...]]:
+    """Return MFU tables of the kernels a model needs, and the label under which each format's GEMMs are filed.
+
+    MFU is relative to the rates of ``hardware``, unrounded. Attention is that of one prompt (prefill), 16-bit scores and
+    the model's cache dtype, without windows. Expert kernels are measured as a whole: both projections get its MFU.
+    """
+    files: list[BenchFile] = []
+    peaks: dict[str, dict[str, float]] = {}
+    labels = []
+    for fmt in _formats(model):
+        label = f"{tables.gpu} {fmt.name}"
+        rows = _rows(tables, "gemm", dtype=_SAME_KERNEL.get(fmt.name, fmt.name))
+        if rows is not None:
+            peaks[label] = dict.fromkeys(("bf16", "fp8"), format_rate(hardware, fmt))
+            columns = {name: rows[name] for name in "mkn"}
+            files.append(_file(_layout("gemm"), label, "data", (), rows["latency_s"], columns, peaks[label]["fp8"]))
+            labels.append((fmt.name, label))
+    own = {"bf16": hardware.peak("bf16"), "fp8": format_rate(hardware, _expert_format(model))}
+    peaks[tables.gpu] = {**own, "hbm_bytes_per_s": hardware.hbm_bytes_per_s}
+    for label in list(peaks):
+        peaks[label].setdefault("hbm_bytes_per_s", hardware.hbm_bytes_per_s)
+    files += _attention(tables, "attn_prefill", model, own["bf16"])
+    files += _attention(tables, "attn_decode", model, own["bf16"])
+    files += _experts(tables, model, params, own["fp8"])
+    return BenchData(f"{tables.gpu} kernels of {tables.engine}", tuple(files), (), peaks), tuple(labels)
+
+
+def _formats(model: ModelConfig) -> list[Format]:
+    found = {model.format_in(None, "lm_head"), FORMATS[model.dtype]}
+    for layer in model.layers:
+        found |= {model.format_in(layer, m.name) for m in model.modules(layer) if m.matrix_params}
+    return sorted(found, key=lambda f: f.name)
+
+
+def _expert_format(model: ModelConfig) -> Format:
+    return model.module_format("experts") if model.is_moe else FORMATS[model.dtype]
+
+
+def _rows(tables: KernelTables, family: str, **where: Any) -> dict[str, Any] | None:
+    if not tables.has(family):
+        return None
+    table = tables.family(family, **where)
+    if not table.num_rows:
+        return None
+    return {name: table.column(name).to_numpy() for name in table.column_names if name not in where}
+
+
+def _layout(family: str, phase: str = "") -> Layout:
+    return next(x for x in LAYOUTS if x.family == family and x.phase == phase)
+
+
+def _file(
+    layout: Layout,
+    gpu: str,
+    stem: str,
+    key: tuple[int, ...],
+    latency_s: Any,
+    columns: dict[str, Any],
+    peak: float,
+) -> BenchFile:
+    """Make a file in memory, its MFU column included."""
+    n = np.size(latency_s)
+    texts = {c.name: columns.pop(c.name) for c in layout.columns if c.kind == "dtype"}
+    held: dict[str, Any] = {name: freeze(values, np.int64) for name, values in columns.items()}
+    held |= {name: (text,) * n for name, text in texts.items()}
+    times = [c.name for c in layout.columns if c.kind == "time"]
+    share = {"up_proj_us": 2 / 3, "down_proj_us": 1 / 3}  # of the FLOPs, and so of the time at one MFU
+    held |= {name: freeze(latency_s / US * share.get(name, 1.0)) for name in times}
+    path = "/".join(x for x in (layout.family, layout.phase, gpu, f"{stem}.csv") if x)
+    lines = freeze(np.arange(1, n + 1), np.int64)
+    bare = BenchFile(path, layout, gpu, stem, key, None, True, lines, MappingProxyType(held), MappingProxyType({}))
+    flops = file_flops(bare)
+    for column in (c.name for c in layout.columns if c.kind == "share"):
+        time = times[0] if column == "mfu" else column.replace("_mfu", "_proj_us")
+        held[column] = freeze(flops[column] / (held[time] * US * peak))
+    return bare
+
+
+def _attention(tables: KernelTables, family: str, model: ModelConfig, peak: float) -> list[BenchFile]:
+    cache = _SAME_KERNEL.get(model.kv_dtype, model.kv_dtype)
+    rows = _rows(tables, family, attn_dtype="bf16", kv_dtype=cache, sliding_window=0)
+    if rows is None:
+        return []
+    layout = _layout("mha", family.removeprefix("attn_"))
+    if layout.phase == "prefill":
+        single = rows["batch_size"] == 1
+        rows = {name: values[single] for name, values in rows.items()}
+    heads = np.stack([rows[name] for name in layout.key], axis=1)
+    files = []
+    for key in np.unique(heads, axis=0):
+        mine = (heads == key).all(axis=1)
+        columns: dict[str, Any] = {"dtype": "bf16"}
+        if layout.phase == "prefill":
+            columns["seq_len"] = rows["new_tokens"][mine]
+        else:
+            columns |= {"kv_dtype": cache, "batch_size": rows["batch_size"][mine], "kv_len": rows["kv_len"][mine]}
+        numbers = tuple(int(x) for x in key)
+        stem = "-".join(map(str, numbers))
+        files.append(_file(layout, tables.gpu, stem, numbers, rows["latency_s"][mine], columns, peak))
+    return files
+
+
+def _experts(tables: KernelTables, model: ModelConfig, params: CostParams, peak: float) -> list[BenchFile]:
+    if not model.is_moe:
+        return []
+    fmt = _expert_format(model).name
+    rows = _rows(tables, "moe", dtype=_SAME_KERNEL.get(fmt, fmt), distribution=params.moe_distribution)
+    if rows is None:
+        return []
+    tp, ep = rows["tp_size"].astype(np.int64), rows["ep_size"].astype(np.int64)
+    whole = rows["tokens"] % ep == 0  # the layout counts tokens per GPU
+    columns = {
+        "num_experts": rows["num_experts"],
+        "num_gpus": tp * ep,
+        "num_local_experts": rows["num_experts"] // ep,
+        "num_experts_per_tok": rows["num_experts_per_tok"],
+        "hidden_size": rows["hidden_size"],
+        "intermediate_size": rows["moe_intermediate_size"] // tp,
+        "tokens_per_expert": np.zeros(tp.size, np.int64),
+    }
+    files = []
+    for phase in ("prefill", "decode"):
+        layout = _layout("grouped_gemm", phase)
+        mine = {name: values[whole] for name, values in columns.items()}
+        mine[layout.axes[0]] = (rows["tokens"] // ep)[whole]
+        files.append(_file(layout, tables.gpu, "data", (), rows["latency_s"][whole], mine, peak))
+    return files

@@ -1,0 +1,156 @@
+"""MFU tables as the mfu_table cost asks for them: one GPU of a `BenchData`, under one lookup rule."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mfuroof._types import F64, ArrayLike
+from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, Problem, UnknownNameError
+from mfuroof.hardware import Hardware
+from mfuroof.lookup import Details
+from mfuroof.models import ModelConfig
+from mfuroof.params import CostParams
+from mfuroof.precision import Format
+from mfuroof.tables.bench import BenchData
+from mfuroof.tables.bench_layout import FOLDERS
+from mfuroof.tables.load import load_bench_data
+
+__all__ = ["PEER_RULES", "TableSource", "open_tables"]
+
+PEER_RULES = ("blis_v2", "blis_floor", "infersim")
+"""Rules that read the MFU column as written."""
+
+
+def _fold(name: str) -> str:
+    return "".join(c for c in name.casefold() if c.isalnum())
+
+
+@dataclass(frozen=True, eq=False)
+class TableSource:
+    """MFU of kernels on one GPU.
+
+    Attributes
+    ----------
+    data, gpu
+        Tables, and the GPU of them that stands for the hardware.
+    rule
+        Rule of `BenchData`: ``params.lookup_rule``, with "linear" (times) for "latency".
+    gemm_gpus
+        GPU name under which GEMMs of a storage format are filed; any other format reads ``gpu``.
+    peak_dtype
+        Rate that generic GEMM MFUs are relative to.
+    """
+
+    data: BenchData
+    gpu: str
+    rule: str
+    missing: str
+    gemm_gpus: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def peer(self) -> bool:
+        """Whether the rule is a peer's own."""
+        return self.rule in PEER_RULES
+
+    def gemm_label(self, fmt: Format) -> str:
+        """Return the GPU name whose GEMM table serves a storage format."""
+        return dict(self.gemm_gpus).get(fmt.name, self.gpu)
+
+    def gemm(self, fmt: Format, m: ArrayLike, k: int, n: int) -> Details:
+        """Return the MFU of Y[m, n] = X[m, k] W[k, n], with source and distance."""
+        return self._details(self.data.gemm_mfu(self.gemm_label(fmt), m, k, n, self.rule, details=True))
+
+    def gemm_tokens(self, fmt: Format) -> F64:
+        """Return the token counts at which any GEMM was measured, ascending."""
+        files = self.data.select(self.gemm_label(fmt), "gemm")
+        return np.unique(np.concatenate([f.count("m") for f in files])) if files else np.array([1.0])
+
+    def grouped(self, phase: str, key: dict[str, int], tokens: ArrayLike) -> Details:
+        """Return the MFU (2, n) of the experts' up and down projections, with source and distance."""
+        found = self.data.grouped_gemm_mfu(self.gpu, phase, **key, tokens=tokens, rule=self.rule, details=True)
+        return self._details(found)
+
+    def grouped_tokens(self) -> F64:
+        """Return the token counts at which any grouped GEMM was measured, ascending."""
+        files = [f for phase in ("prefill", "decode") for f in self.data.select(self.gpu, "grouped_gemm", phase)]
+        counts = [f.count(f.layout.axes[0]) for f in files]
+        return np.unique(np.concatenate(counts)) if counts else np.array([1.0])
+
+    def _details(self, found: Any) -> Details:
+        return Details(np.asarray(found.values, np.float64), np.asarray(found.source), np.asarray(found.distance))
+
+
+def open_tables(tables: Any, model: ModelConfig, hardware: Hardware, engine: str, params: CostParams) -> TableSource:
+    """Return the MFU tables of a GPU.
+
+    Parameters
+    ----------
+    tables
+        A `BenchData`, a folder in its layout, a `KernelTables` or a folder of one, or None for the embedded ones;
+        measured kernels are turned into MFU tables.
+
+    Raises
+    ------
+    InputError
+        Something else was given.
+    UnknownNameError, MissingTableError
+        The tables do not have this GPU.
+    """
+    rule = "linear" if params.lookup_rule == "latency" else params.lookup_rule
+    if isinstance(tables, str | Path) and _is_bench_folder(Path(tables)):
+        tables = load_bench_data(tables)
+    if isinstance(tables, BenchData):
+        gpu = _gpu_of(tables, hardware)
+        if tables.peaks is None and _same_gpu(gpu, hardware.name):
+            figures = {**hardware.peak_flops_per_s, "hbm_bytes_per_s": hardware.hbm_bytes_per_s}
+            tables = replace(tables, peaks={gpu: figures}, cache={})
+        return TableSource(tables, gpu, rule, params.missing)
+    from mfuroof.costs.derived_tables import derive
+    from mfuroof.tables.store import KernelTables, load_tables
+
+    if tables is None or isinstance(tables, str | Path):
+        tables = load_tables(hardware.tables or hardware.name if tables is None else tables, engine)
+    if not isinstance(tables, KernelTables):
+        expected = "MFU tables (load_bench_data), kernel tables (load_tables), a folder of either, or None"
+        raise InputError(Problem("tables", type(tables).__name__, expected))
+    data, gemm_gpus = derive(tables, model, hardware, params)
+    return TableSource(data, tables.gpu, rule, params.missing, gemm_gpus)
+
+
+def _is_bench_folder(folder: Path) -> bool:
+    csv = [f for root in (folder, folder / "bench_data") for name in FOLDERS for f in (root / name).glob("**/*.csv")]
+    return bool(csv)
+
+
+def _same_gpu(folder: str, name: str) -> bool:
+    return _fold(name).startswith(_fold(folder))
+
+
+def _gpu_of(data: BenchData, hardware: Hardware) -> str:
+    """Return the GPU folder that stands for the hardware: the longest its name begins with, or the only one."""
+    fitting = [gpu for gpu in data.gpus if _same_gpu(gpu, hardware.name)]
+    if fitting:
+        return max(fitting, key=len)
+    if len(data.gpus) == 1:
+        text = f"the tables are of {data.gpus[0]}, not of {hardware.name}: its utilisation is held on these peaks"
+        warnings.warn(text, MfuroofWarning, stacklevel=5)
+        return data.gpus[0]
+    raise UnknownNameError("GPU of the MFU tables", hardware.name, data.gpus)
+
+
+def or_policy(source: TableSource, read: Any, size: tuple[int, ...]) -> Details:
+    """Call ``read``; where no table answers, hold to ``source.missing``: raise, MFU 1 (the roofline), or NaN."""
+    from mfuroof.core.sources import MISSING, ROOFLINE
+
+    try:
+        return read()  # type: ignore[no-any-return]
+    except MissingTableError:
+        if source.missing == "raise":
+            raise
+    value, code = (np.nan, MISSING) if source.missing == "nan" else (1.0, ROOFLINE)
+    return Details(np.full(size, value), np.full(size, code, np.uint8), np.full(size, np.nan))

@@ -1,0 +1,9 @@
+"""Predictions for tables of configurations: many models, GPUs and shapes in one go.
+
+A row that cannot be answered gets nulls and an ``error`` text; the others are answered.
+"""
+
+from mfuroof.predict.files import read_table, write_table
+from mfuroof.predict.steps import STEP_COLUMNS, predict_steps
+
+__all__ = ["STEP_COLUMNS", "predict_steps", "read_table", "write_table"]

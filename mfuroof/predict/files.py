@@ -1,0 +1,82 @@
+"""Tables from and to CSV and Parquet files, by suffix."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyarrow as pa
+
+from mfuroof.errors import InputError, OutputError, Problem, TableFormatError
+
+__all__ = ["read_table", "write_table"]
+
+SUFFIXES = (".csv", ".parquet")
+
+
+def read_table(path: str | Path) -> pa.Table:
+    """Read a table of configurations.
+
+    Raises
+    ------
+    InputError
+        The suffix is neither ``.csv`` nor ``.parquet``, or there is no such file.
+    TableFormatError
+        The file is no such table.
+    """
+    path = Path(path)
+    _check_suffix(path)
+    if not path.is_file():
+        raise InputError(Problem(str(path), "no such file", "a table of configurations"))
+    try:
+        if path.suffix == ".csv":
+            from pyarrow import csv
+
+            return csv.read_csv(path)
+        from pyarrow import parquet
+
+        return parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise TableFormatError(Problem(str(path), str(error).splitlines()[0], f"a {path.suffix[1:]} table")) from error
+
+
+def write_table(table: pa.Table, path: str | Path) -> None:
+    """Write a table under its final name only when it is whole.
+
+    Raises
+    ------
+    InputError
+        The suffix is neither ``.csv`` nor ``.parquet``.
+    OutputError
+        The file cannot be written.
+    """
+    path = Path(path)
+    _check_suffix(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        if path.suffix == ".csv":
+            from pyarrow import csv
+
+            csv.write_csv(_flat(table), partial)
+        else:
+            from pyarrow import parquet
+
+            parquet.write_table(table, partial)
+        os.replace(partial, path)
+    except (pa.ArrowException, OSError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error}. Choose another place for the output.") from error
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """Return a table whose lists are JSON texts, as CSV has no lists."""
+    for i, column in enumerate(table.schema):
+        if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+            texts = [None if v is None else str(v) for v in table.column(i).to_pylist()]
+            table = table.set_column(i, column.name, pa.array(texts, pa.string()))
+    return table
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in SUFFIXES:
+        raise InputError(Problem(str(path), f"suffix {path.suffix!r}", " or ".join(SUFFIXES)))

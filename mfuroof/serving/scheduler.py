@@ -1,0 +1,89 @@
+"""`Scheduler`: how an engine composes its steps, in the few facts that the serving view needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+from mfuroof._boundary import Problems
+from mfuroof.errors import UnknownNameError
+
+__all__ = ["SCHEDULERS", "Scheduler", "scheduler_of"]
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """Continuous batching as one engine does it.
+
+    Parameters
+    ----------
+    mixes
+        Decode requests go on in the steps that prefill prompts. False: such steps hold prompts alone and decoding
+        pauses (prefill first).
+    chunks
+        A prompt may be cut where the token budget of a step ends. False: only whole prompts are scheduled.
+    reserves_output
+        A request is admitted only if the KV cache has room for all it may become; otherwise for its prompt, and the
+        youngest request is thrown out and computed again when the cache runs full.
+    max_batch_tokens
+        Token budget of a step. [tokens]
+    max_num_seqs
+        Requests in flight in one engine. [requests]
+    lag_steps
+        Steps a prompt waits for while the engine is busy: 1 where the next step is composed when the running one
+        ends, 2 where it is composed (and launched) ahead of time.
+    request_overhead_s
+        Time of a request outside the steps: HTTP, tokenizer, queues between processes, the way back. [s]
+
+    Raises
+    ------
+    InputError
+        With every field that is out of range.
+    """
+
+    mixes: bool = True
+    chunks: bool = True
+    reserves_output: bool = False
+    max_batch_tokens: int = 8192
+    max_num_seqs: int = 1024
+    lag_steps: int = 1
+    request_overhead_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        for name in ("max_batch_tokens", "max_num_seqs", "lag_steps"):
+            object.__setattr__(self, name, problems.positive_int(name, getattr(self, name)))
+        value = problems.number("request_overhead_s", self.request_overhead_s, 0.0, 1e6)
+        object.__setattr__(self, "request_overhead_s", value)
+        for name in ("mixes", "chunks", "reserves_output"):
+            if not isinstance(getattr(self, name), bool):
+                problems.add(name, getattr(self, name), "True or False")
+        problems.raise_if_any()
+
+    def changed(self) -> dict[str, object]:
+        """Return the fields that differ from the defaults, for reports."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}
+
+
+SCHEDULERS = MappingProxyType(
+    {
+        "vllm": Scheduler(request_overhead_s=0.010),
+        "trtllm": Scheduler(chunks=False, reserves_output=True, lag_steps=2, request_overhead_s=0.010),
+        "sglang": Scheduler(mixes=False, reserves_output=True, lag_steps=2, request_overhead_s=0.010),
+    }
+)
+"""The engines with the settings their servers start with."""
+
+
+def scheduler_of(engine: str) -> Scheduler:
+    """Return the scheduler of an engine.
+
+    Raises
+    ------
+    UnknownNameError
+        No engine of that name.
+    """
+    found = SCHEDULERS.get(engine)
+    if found is None:
+        raise UnknownNameError("engine", engine, tuple(SCHEDULERS))
+    return found
