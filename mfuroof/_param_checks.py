@@ -35,6 +35,7 @@ _SECONDS = (0.0, 60.0, False)
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "elementwise_bandwidth_efficiency": _SHARE,
     "elementwise_launch_s": _SECONDS,
+    "kernel_time_factor": (0.1, 10.0, False),
     "decode_kv_spread": (0.0, 0.5, False),
     "softmax_flops_per_score": (0.0, 1e3, False),
     "rotary_flops_per_element": (0.0, 1e3, False),
@@ -94,6 +95,7 @@ _SWITCHES = (
     "monotone",
     "transfer",
     "engine_habits",
+    "engine_overheads",
     "prefix_launch_kept",
     "prefix_kv_floor",
     "prefill_extra_kernels",

@@ -29,12 +29,17 @@ class CostParams:
         Let the nearest measured shape stand in, by the physics that binds, for attention heads that were not measured
         (source SUBSTITUTED); otherwise they are missing.
     engine_habits
-        Apply what is known of the engine beside its kernels (`mfuroof.engines`): what it fuses, and its overheads.
+        Apply what is known of the engine's kernels beside the tables (`mfuroof.engines`): what it fuses, and the small
+        kernels it launches.
+    engine_overheads
+        Add the overheads of the engine's profile.
     collective
         Of the measured implementations of a collective take the ``"fastest"`` at each size, or the ``"first"``
         (the engine's own kernel where it has one).
     sequence_overhead_s
         Added for each sequence that emits a token. [s]
+    kernel_time_factor
+        Every kernel takes this many times as long as measured: for an engine older than the tables.
     elementwise_bandwidth_efficiency
         Share of the HBM bandwidth that norms, activations and gathers reach. [fraction]
     elementwise_launch_s
@@ -146,8 +151,10 @@ class CostParams:
     # kernels
     transfer: bool = True
     engine_habits: bool = True
+    engine_overheads: bool = True
     collective: Literal["fastest", "first"] = "fastest"
     sequence_overhead_s: float = 0.0
+    kernel_time_factor: float = 1.0
     elementwise_bandwidth_efficiency: float = 0.8
     elementwise_launch_s: float = 3e-6
     gemm_neighbours: int = 4

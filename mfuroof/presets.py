@@ -26,6 +26,7 @@ def aiconfigurator() -> CostParams:
         prefix_kv_floor=False,
         prefill_extra_kernels=True,
         engine_habits=False,
+        engine_overheads=False,
         collective="first",
     )
 

@@ -19,6 +19,7 @@ from mfuroof._version import __version__
 from mfuroof.batch import StepBatch
 from mfuroof.breakdown import StepResult
 from mfuroof.costs.base import BoundCost
+from mfuroof.engines import engine_profile
 from mfuroof.errors import InputError, Problem
 from mfuroof.hardware import Hardware, get_hardware
 from mfuroof.models import ModelConfig
@@ -224,8 +225,8 @@ def _bind(evaluator: StepEvaluator, tables: Any) -> BoundCost:
         if tables is None:
             tables = tables_for(hardware, evaluator.engine, missing=params.missing)
         elif not isinstance(tables, KernelTables):
-            tables = load_tables(tables, evaluator.engine)
-        return BoundKernels.bind(model, hardware, parallel, tables, params)
+            tables = load_tables(tables, engine_profile(evaluator.engine).tables)
+        return BoundKernels.bind(model, hardware, parallel, tables, params, evaluator.engine)
     if evaluator.cost == "constant_mfu":
         from mfuroof.costs.constant_mfu import BoundConstantMfu
 

@@ -120,6 +120,22 @@ def grid(cells, rule, policy_y, policy_x, y, x):
     return (value, source, low, p0) if y - low <= high - y else (value, source, high, p1)
 
 
+def edge(cells, rule, y, x):
+    """Where utilisation is held from: the query moved to the nearest place where the grid answers."""
+    rows = rows_of(cells)
+    at_y = min(max(y, min(rows)), max(rows))
+    if rule in ("nearest_l1", "nearest_l2"):
+        row = rows[nearest(cells, rule, "own", "own", y, x)[2]]
+        return at_y, min(max(x, min(row)), max(row))
+    row_rule = rule if rule in ("floor", "ceiling") else "linear"
+    _, source, at = curve(dict.fromkeys(rows, 0.0), row_rule, "clamp", y)
+    answering = [rows[at]]
+    if source == INTERPOLATED and row_rule == "linear":
+        answering = [rows[max(r for r in rows if r < y)], rows[min(r for r in rows if r > y)]]
+    left, right = max(min(row) for row in answering), min(max(row) for row in answering)
+    return at_y, min(max(x, left), right) if left <= right else x
+
+
 def gemm(sites, rule, policy_site, policy_m, m, k, n):
     nothing = (math.nan, MISSING, math.nan, None)
     covering = [s for s in sorted(sites) if s[0] >= k and s[1] >= n]

@@ -168,3 +168,104 @@ def layered_parts(model, gpu, step, *, tp, mfu_prefill, mfu_decode):
     moved += head * act * (1 if emitting else 0) + d * act * tokens
     compute = flops_p / (gpu["bf16"] * mfu_prefill) + flops_d / (gpu["bf16"] * mfu_decode)
     return compute, moved / gpu["bandwidth"]
+
+
+# --------------------------------------------------------------------------- BLIS over MFU tables
+
+
+def blis_table_time(model, gpu, step, lookup, *, tp, efficiency, layer_overhead):
+    """Seconds of the MFU-table roofline; ``lookup`` answers gemm(m, k, n), prefill(seq_len), decode(batch, kv_len)."""
+    d, layers, heads = model["hidden_size"], model["num_layers"], model["heads"]
+    kv_heads, h, hd = model["kv_heads"] or heads, d / heads, d // heads
+    width, b = model["intermediate_size"], model["act_bytes"]
+    bandwidth, peak = gpu["bandwidth"] * efficiency, gpu["bf16"]
+
+    def g(m, k, n):
+        return max(2 * m * k * n / (peak * lookup.gemm(m, k, n)), k * n * b / bandwidth)
+
+    def gemm(m):
+        total = 2 * g(m, d, d) + 2 * g(m, d, kv_heads * hd) + 2 * g(m, d, width) + g(m, width, d)
+        return layers / tp * total
+
+    def dyn(p, t):
+        x, y = (0.80, 0.75) if t == 1 else (0.92, 0.85)
+        return 2 * layers * kv_heads * h * b * (t + p * x) + layers * d * b * t * y
+
+    weights = (2 * d * d + 2 * d * kv_heads * h + 3 * d * width) * layers * b
+    prefill, decode = step
+    times = []
+    if decode:
+        f = [4 * heads * hd * p * layers for p in decode]
+        mfu = [lookup.decode(len(decode), p) for p in decode]
+        attention = 0.0
+        if sum(f) > 0:
+            mean = sum(x * m for x, m in zip(f, mfu, strict=True)) / sum(f)
+            attention = sum(f) / (peak * mean) / tp
+        times += [gemm(len(decode)) + attention, (weights + sum(dyn(p, 1) for p in decode)) / (tp * bandwidth)]
+    if prefill:
+        buckets = {}
+        for p, t in prefill:
+            size = 512
+            while size < p + t and size < 65536:
+                size *= 2
+            buckets.setdefault(size, []).append((p, t))
+        compute = 0.0
+        for size in sorted(buckets):
+            compute += gemm(sum(t for _, t in buckets[size]))
+            for p, t in buckets[size]:
+                compute += 4 * heads * hd * t * (p + t) * layers / 1.8 / (peak * lookup.prefill(size)) / tp
+        times += [compute, (weights + sum(dyn(p, t) for p, t in prefill)) / (tp * bandwidth)]
+    return max(times, default=0.0) + layer_overhead * layers / tp
+
+
+# --------------------------------------------------------------------------- InferSim
+
+
+def infersim_ms(model, gpu, phase, batch, length, lookup, *, tp=1, world=1):
+    """Milliseconds of InferSim: TPOT of ``batch`` requests at ``length`` tokens, or TTFT of ``batch`` prompts of it.
+
+    ``gpu`` holds datasheet figures in TFLOPS and GB/s; ``lookup`` answers gemm, prefill, decode, grouped(tokens).
+    """
+    d, layers, heads, kv_heads, hd = (model[k] for k in ("hidden_size", "num_layers", "heads", "kv_heads", "head_dim"))
+    fp8 = model["fp8"]
+    tokens = batch if phase == "decode" else batch * length
+    bandwidth, link = gpu["hbm_gb"] * 0.8, gpu["link_gb"] * 0.8
+    rate = gpu["fp8_tflops"] if fp8 else gpu["bf16_tflops"]
+    weight = 1 if fp8 else 2
+
+    def g(k, n):
+        return 2 * tokens * k * n / 1e9 / (rate * 1024 * lookup.gemm(tokens, k, n))
+
+    rank = heads // tp
+    latent = model.get("latent")
+    if latent:
+        r, c, nope, rope, v = latent["q_rank"], latent["rank"], latent["nope"], latent["rope"], latent["v"]
+        projections = g(d, r) + g(r, rank * (nope + rope)) + g(d, c + rope)
+        projections += g(rank * nope, c) + g(rank * c, v) + g(rank * v, d)
+        pair = 2 * heads * (2 * c + rope) if phase == "decode" else 2 * heads * (nope + rope + v)
+        kv = layers * (c + rope) * model["kv_bytes"]
+    else:
+        kv_rank = kv_heads // tp
+        projections = g(d, (rank + 2 * kv_rank) * hd) + g(rank * hd, d)
+        pair = 4 * rank * hd
+        kv = 2 * layers * kv_heads * hd * model["kv_bytes"]
+    if phase == "decode":
+        core = batch * pair * length / 1e9 / (1024 * gpu["bf16_tflops"] * lookup.decode(batch, length))
+        attention = max(core, kv * length * batch / layers / 2**30 / bandwidth)
+    else:
+        core = length * pair * length / 1e9 / 1.8 / (1024 * gpu["bf16_tflops"] * lookup.prefill(length))
+        attention = batch * max(core, kv * length / layers / 2**30 / bandwidth)
+    experts, per_token = model.get("experts", 1), model.get("experts_per_token", 1)
+    width = model["expert_width"] if experts > 1 else model["width"]
+    mfu = max(lookup.grouped(phase, tokens)) if experts > 1 else lookup.gemm(tokens, d, width * 2 // world)
+    routed = 2 * d * (width // tp) * tokens * per_token * 3 / 1e9 / (rate * 1024 * mfu)
+    ffn = max(routed, 3 * d * width * weight * experts / world / 2**30 / bandwidth)
+    for _ in range(1 if model.get("shared") else 0):
+        inner = width // tp * model["shared"]
+        ffn += g(d, 2 * inner) + g(inner, d)
+    comm = 0.0
+    if world > 1:
+        comm = 2 * (2 * tokens * world * d / 2**30 / link)
+    if tp > 1:
+        comm += 2 * tokens * d * 2 * (tp - 1) / tp / 2**30 / link
+    return 1000 * layers * (attention + projections + ffn + comm) + (5 if phase == "decode" else 30)

@@ -170,6 +170,38 @@ def test_hold_keeps_the_utilisation_of_the_edge(table, data):
     npt.assert_array_equal(found.source == Source.EXTRAPOLATED, clamped.source == Source.CLAMPED)
 
 
+@pytest.mark.parametrize("rule", RULES)
+@given(data=st.data())
+def test_hold_scales_from_the_edge_of_a_grid(rule, data):
+    points = data.draw(cells(points_for(rule)))
+    table = table_of_cells(points)
+    shapes = data.draw(st.lists(st.tuples(st.floats(0, 300), st.floats(0, 300)), min_size=1, max_size=6))
+    y, x = (np.array(axis) for axis in zip(*[*shapes, (math.nan, 1.0), (1.0, math.nan)], strict=True))
+
+    def roofline(y, x):
+        return (1.0 + y) * (2.0 + x)
+
+    found = lookup.read(table, y, x, rule=rule, outside="hold", roofline=roofline, details=True)
+    clamped = lookup.read(table, y, x, rule=rule, outside="clamp", details=True)
+    edges = [naive.edge(points, rule, *shape) for shape in shapes]
+    ratio = [roofline(*shape) / roofline(*edge) for shape, edge in zip(shapes, edges, strict=True)]
+    npt.assert_allclose(found.values, clamped.values * [*ratio, 1.0, 1.0], rtol=1e-14)
+    held = np.array([shape != edge for shape, edge in zip(shapes, edges, strict=True)] + [False, False])
+    npt.assert_array_equal(found.source == Source.EXTRAPOLATED, held)
+
+
+def test_nearest_of_infinity_is_the_end_of_an_axis():
+    table = compile_2d(("y", "x"), [1, 1, 2, 2], [1, 9, 1, 2], [1.0, 2.0, 3.0, 4.0])
+    npt.assert_array_equal(lookup.nearest(table, [1, 1, np.inf, -np.inf], [np.inf, -np.inf, 1, 1]), [2, 1, 3, 1])
+    npt.assert_array_equal(lookup.nearest(table, 2, [np.inf, -np.inf], metric="l2"), [2, 3])
+
+
+def test_fast_linear_returns_the_last_point_verbatim():
+    assert 1000.0 + (0.001 - 1000.0) != 0.001
+    table = Table1D("x", np.array([1.0, 2.0]), np.array([1000.0, 0.001]))
+    npt.assert_array_equal(lookup.linear(table, [1.0, 2.0]), [1000.0, 0.001])
+
+
 def test_hold_of_a_grid_moves_to_where_both_rows_answer():
     table = compile_2d(("batch", "kv"), [1, 1, 1, 2, 2], [1, 2, 4, 1, 2], [1.0, 2.0, 4.0, 2.0, 3.0])
     found = lookup.linear(table, [1.5, 2, 4], [4, 8, 1], outside="hold", roofline=lambda b, kv: b * kv, details=True)

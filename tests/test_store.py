@@ -14,10 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from mfuroof.errors import InputError, MissingTableError, TableFormatError, UnknownNameError
+from mfuroof.ingest import write
+from mfuroof.ingest.quality import beaten_rows
 from mfuroof.ingest.write import write_table
 from mfuroof.tables import schema, store
 
-GPUS = ("a100_sxm", "b200_sxm", "h100_sxm", "h200_sxm", "l40s")
+THREE_ENGINES = ("b200_sxm", "b300_sxm", "h100_sxm", "h200_sxm")
+ONE_ENGINE = ("a100_sxm", "l40s", "rtx_pro_6000_server")
+GPUS = (*THREE_ENGINES, *ONE_ENGINE)
 COMMITTED = [
     (gpu, engine, name)
     for gpu, engines in store.available().items()
@@ -42,7 +46,8 @@ def comm(latency_s: float = 1e-5) -> pa.Table:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(write, "GROUP_ROWS", 1)
     record = {"family": "comm", "rows": 12}
     write_table(comm(), record, tmp_path / "gpu_a" / "comm", "vllm")
     write_table(comm(), record, tmp_path / "gpu_a" / "comm", "sglang")
@@ -53,14 +58,43 @@ def root(tmp_path: Path) -> Path:
 def test_embedded__holds_what_is_promised() -> None:
     found = store.available()
     assert set(GPUS) <= set(found)
-    for gpu in GPUS:
-        families = set(found[gpu]["vllm"])
-        assert {"gemm", "attn_prefill", "attn_decode", "moe", "comm"} <= families
-        assert ("mla_module_decode" in families) is (gpu != "a100_sxm")  # its engine version has no such kernel
+    everywhere = {"gemm", "attn_prefill", "attn_decode", "moe", "comm"}
+    module = {"mla_module_prefill", "mla_module_decode"}
+    sparse = {"dsa_module_prefill", "dsa_module_decode", "mla_bmm", "gdn"}
+    kernels = {"mla_prefill", "mla_decode"}
+    for gpu in THREE_ENGINES:
+        assert set(found[gpu]["vllm"]) == everywhere | module | sparse
+        assert set(found[gpu]["sglang"]) == everywhere | kernels | sparse
+        assert set(found[gpu]["trtllm"]) == everywhere | module | kernels | sparse | {"mamba2", "act_scale"}
+    assert set(found["a100_sxm"]["vllm"]) == everywhere  # its engine version has no kernel of latent attention
+    for gpu in ("l40s", "rtx_pro_6000_server"):
+        assert set(found[gpu]["vllm"]) == everywhere | module | {"gdn"}
 
 
 def test_embedded__size_is_bounded() -> None:
-    assert sum(p.stat().st_size for p in store.bench_data_root().rglob("*") if p.is_file()) <= 8e6
+    sizes = [p.stat().st_size for p in store.bench_data_root().rglob("*") if p.is_file()]
+    assert sum(sizes) <= 25e6
+
+
+@pytest.mark.parametrize("gpu", GPUS)
+def test_embedded__weights_of_every_precision(gpu: str) -> None:
+    expected = {"bf16"} | ({"fp8", "fp8_block"} if gpu != "a100_sxm" else set())
+    expected |= {"nvfp4"} if gpu in ("b200_sxm", "b300_sxm", "rtx_pro_6000_server") else set()
+    for engine in store.available()[gpu]:
+        tables = store.load_tables(gpu, engine)
+        assert set(pc.unique(tables.family("gemm")["dtype"]).to_pylist()) == expected
+        assert expected - {"fp8", "fp8_block"} <= set(pc.unique(tables.family("moe")["dtype"]).to_pylist())
+
+
+def test_embedded__one_row_of_weights_streams_faster_in_fewer_bits() -> None:
+    """Launch-bound or untuned kernels would break this: 8-bit weights of a large layer take less time than 16-bit."""
+    for gpu, engines in store.available().items():
+        if gpu == "a100_sxm":
+            continue
+        for engine in engines:
+            one = store.load_tables(gpu, engine).family("gemm", n=10240, k=8192, m=16)
+            times = dict(zip(one["dtype"].to_pylist(), one["latency_s"].to_pylist(), strict=True))
+            assert max(times["fp8"], times["fp8_block"]) < times["bf16"], (gpu, engine)
 
 
 @pytest.mark.parametrize(("gpu", "engine", "name"), COMMITTED)
@@ -79,11 +113,13 @@ def test_embedded__is_valid_and_matches_its_provenance(gpu: str, engine: str, na
         assert source["rows_used"] - source["repeated"]["rows_merged"] == source["rows_out"]
     removed = sum(s["own_rows_replaced"] for s in record["substitutions"])
     assert sum(s["rows_out"] for s in record["sources"]) - removed == record["rows"]
+    assert record["quality"] == beaten_rows(table, name)
+    assert all(isinstance(text, str) for text in record["findings"])
 
 
-@pytest.mark.parametrize("gpu", GPUS)
-def test_embedded__collectives_and_window(gpu: str) -> None:
-    tables = store.load_tables(gpu)
+@pytest.mark.parametrize(("gpu", "engine"), [(g, e) for g, engines in store.available().items() for e in engines])
+def test_embedded__collectives_and_window(gpu: str, engine: str) -> None:
+    tables = store.load_tables(gpu, engine)
     custom = tables.family("comm", backend="custom")
     assert pc.unique(custom["op"]).to_pylist() == ["all_reduce"]
     assert sorted(pc.unique(tables.family("comm", backend="nccl")["op"]).to_pylist()) == [
@@ -185,6 +221,15 @@ def test_family__filter_equals_filtering_the_whole(root: Path, where: dict[str, 
     fresh.family("comm")
     assert store.load_tables("gpu_a", root=root).family("comm", **where).equals(fresh.family("comm", **where))
     assert fresh.family("comm", **where) is fresh.family("comm", **where)
+
+
+def test_write_table__small_row_groups_are_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for least, groups in ((1, 3), (4, 3), (5, 2), (8, 2), (9, 1), (4096, 1)):
+        monkeypatch.setattr(write, "GROUP_ROWS", least)
+        path = write_table(comm(), {"family": "comm"}, tmp_path / str(least), "vllm")
+        assert pq.ParquetFile(path).num_row_groups == groups
+        assert pq.read_table(path).equals(comm())
+    assert pq.ParquetFile(write_table(comm().slice(0, 0), {"family": "comm"}, tmp_path, "empty")).num_row_groups == 0
 
 
 def test_family__only_wanted_row_groups_are_read(root: Path) -> None:

@@ -282,8 +282,8 @@ def grid_read(
         code = CLAMPED
         if left <= right:
             x = min(max(x, left), right)
-    v0, _, p0 = curve_read(cols, values, lo, hi, rule, CLAMP, x)
-    v1, _, p1 = curve_read(cols, values, lo1, hi1, rule, CLAMP, x)
+    v0, _, p0 = curve_read(cols, values, lo, hi, rule, np.int64(CLAMP), x)
+    v1, _, p1 = curve_read(cols, values, lo1, hi1, rule, np.int64(CLAMP), x)
     t = fraction(rule, rows[r], rows[r + 1], y)
     v = mix(rule, v0, v1, t)
     if y - rows[r] <= rows[r + 1] - y:
@@ -345,7 +345,7 @@ def grid_clamp(
             at_y[i] = min(max(y[i], rows[0]), rows[rows.size - 1])
             at_x[i] = min(max(x[i], cols[offsets[r]]), cols[offsets[r + 1] - 1])
             continue
-        r, at_y[i], code = grid_row(rows, rule, CLAMP, y[i])
+        r, at_y[i], code = grid_row(rows, rule, np.int64(CLAMP), y[i])
         left, right = cols[offsets[r]], cols[offsets[r + 1] - 1]
         if (rule == LINEAR or rule == LOGLOG) and code == INTERPOLATED:
             left = max(left, cols[offsets[r + 1]])

@@ -11,6 +11,7 @@ from mfuroof._types import freeze
 from mfuroof.costs.layered_work import format_rate
 from mfuroof.hardware import Hardware
 from mfuroof.models import ModelConfig
+from mfuroof.parallel import Parallel
 from mfuroof.params import CostParams
 from mfuroof.precision import FORMATS, Format
 from mfuroof.tables.bench import BenchData
@@ -27,12 +28,13 @@ _SAME_KERNEL = {"fp16": "bf16"}
 
 
 def derive(
-    tables: KernelTables, model: ModelConfig, hardware: Hardware, params: CostParams
+    tables: KernelTables, model: ModelConfig, hardware: Hardware, parallel: Parallel, params: CostParams
 ) -> tuple[BenchData, tuple[tuple[str, str], ...]]:
     """Return MFU tables of the kernels a model needs, and the label under which each format's GEMMs are filed.
 
     MFU is relative to the rates of ``hardware``, unrounded. Attention is that of one prompt (prefill), 16-bit scores and
     the model's cache dtype, without windows. Expert kernels are measured as a whole: both projections get its MFU.
+    For BLIS's rules decode files are named as it looks for them, by the heads of the model and the ranks.
     """
     files: list[BenchFile] = []
     peaks: dict[str, dict[str, float]] = {}
@@ -50,7 +52,8 @@ def derive(
     for label in list(peaks):
         peaks[label].setdefault("hbm_bytes_per_s", hardware.hbm_bytes_per_s)
     files += _attention(tables, "attn_prefill", model, own["bf16"])
-    files += _attention(tables, "attn_decode", model, own["bf16"])
+    blis = params.lookup_rule in ("blis_v2", "blis_floor")
+    files += _attention(tables, "attn_decode", model, own["bf16"], parallel.tp_size if blis else 0)
     files += _experts(tables, model, params, own["fp8"])
     return BenchData(f"{tables.gpu} kernels of {tables.engine}", tuple(files), (), peaks), tuple(labels)
 
@@ -87,6 +90,7 @@ def _file(
     latency_s: Any,
     columns: dict[str, Any],
     peak: float,
+    tp: int | None = None,
 ) -> BenchFile:
     """Make a file in memory, its MFU column included."""
     n = np.size(latency_s)
@@ -98,7 +102,7 @@ def _file(
     held |= {name: freeze(latency_s / US * share.get(name, 1.0)) for name in times}
     path = "/".join(x for x in (layout.family, layout.phase, gpu, f"{stem}.csv") if x)
     lines = freeze(np.arange(1, n + 1), np.int64)
-    bare = BenchFile(path, layout, gpu, stem, key, None, True, lines, MappingProxyType(held), MappingProxyType({}))
+    bare = BenchFile(path, layout, gpu, stem, key, tp, True, lines, MappingProxyType(held), MappingProxyType({}))
     flops = file_flops(bare)
     for column in (c.name for c in layout.columns if c.kind == "share"):
         time = times[0] if column == "mfu" else column.replace("_mfu", "_proj_us")
@@ -106,7 +110,9 @@ def _file(
     return bare
 
 
-def _attention(tables: KernelTables, family: str, model: ModelConfig, peak: float) -> list[BenchFile]:
+def _attention(
+    tables: KernelTables, family: str, model: ModelConfig, peak: float, named_for_tp: int = 0
+) -> list[BenchFile]:
     cache = _SAME_KERNEL.get(model.kv_dtype, model.kv_dtype)
     rows = _rows(tables, family, attn_dtype="bf16", kv_dtype=cache, sliding_window=0)
     if rows is None:
@@ -115,18 +121,22 @@ def _attention(tables: KernelTables, family: str, model: ModelConfig, peak: floa
     if layout.phase == "prefill":
         single = rows["batch_size"] == 1
         rows = {name: values[single] for name, values in rows.items()}
-    heads = np.stack([rows[name] for name in layout.key], axis=1)
+    heads = [rows[name].astype(np.int64) for name in layout.key]
+    configs, of_row = np.unique((heads[0] << 40) | (heads[1] << 20) | heads[2], return_inverse=True)
+    order = np.argsort(of_row, kind="stable")
     files = []
-    for key in np.unique(heads, axis=0):
-        mine = (heads == key).all(axis=1)
+    for mine in np.split(order, np.searchsorted(of_row[order], np.arange(1, configs.size))):
+        numbers = tuple(int(column[mine[0]]) for column in heads)
         columns: dict[str, Any] = {"dtype": "bf16"}
         if layout.phase == "prefill":
             columns["seq_len"] = rows["new_tokens"][mine]
         else:
             columns |= {"kv_dtype": cache, "batch_size": rows["batch_size"][mine], "kv_len": rows["kv_len"][mine]}
-        numbers = tuple(int(x) for x in key)
-        stem = "-".join(map(str, numbers))
-        files.append(_file(layout, tables.gpu, stem, numbers, rows["latency_s"][mine], columns, peak))
+        for tp in sorted({1, named_for_tp}) if named_for_tp else (None,):
+            whole = numbers if tp is None else (numbers[0] * tp, numbers[1] * tp, numbers[2])
+            stem = "-".join(map(str, whole)) + (f"-tp{tp}" if tp else "")
+            made = _file(layout, tables.gpu, stem, whole, rows["latency_s"][mine], dict(columns), peak, tp)
+            files.append(made)
     return files
 
 

@@ -16,6 +16,7 @@ from mfuroof.costs.base import RESOURCES
 from mfuroof.costs.pack import Lanes, PrefillPart, pack
 from mfuroof.costs.provenance import SourceMap
 from mfuroof.costs.work import WorkModel
+from mfuroof.engines import engine_profile
 from mfuroof.hardware import Hardware
 from mfuroof.models import ModelConfig
 from mfuroof.ops.attention import AttentionLayers
@@ -58,9 +59,15 @@ class BoundKernels:
 
     @classmethod
     def bind(
-        cls, model: ModelConfig, hardware: Hardware, parallel: Parallel, tables: KernelTables, params: CostParams
+        cls,
+        model: ModelConfig,
+        hardware: Hardware,
+        parallel: Parallel,
+        tables: KernelTables,
+        params: CostParams,
+        engine: str | None = None,
     ) -> BoundKernels:
-        """Compile everything a step of ``model`` needs into flat arrays.
+        """Compile everything a step of ``model`` needs into flat arrays; ``engine`` is by default the tables' own.
 
         Raises
         ------
@@ -72,7 +79,7 @@ class BoundKernels:
             A table is missing and ``params.missing`` is ``"raise"``.
         """
         measured = MeasuredOps(tables, hardware, params, reference_hardware(tables, hardware))
-        run = forward_pass(model, parallel, measured)
+        run = forward_pass(model, parallel, measured, engine_profile(engine or tables.engine))
         knots = np.unique(np.concatenate([op.curve.knots for op in run.ops]))
         repairs: list[Repair] = []
         lanes = {}

@@ -119,7 +119,7 @@ class BoundMfuTable:
         """
         for text in _ignored(model, params):
             warnings.warn(text, MfuroofWarning, stacklevel=4)
-        source = open_tables(tables, model, hardware, engine, params)
+        source = open_tables(tables, model, hardware, parallel, engine, params)
         ops, head_product = token_ops(model, hardware, parallel, params), head_op(model, hardware, parallel, params)
         decode = token_curve(ops, source, params, "decode")
         prefill = token_curve(ops, source, params, "prefill") if model.is_moe else decode

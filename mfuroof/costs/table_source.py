@@ -14,6 +14,7 @@ from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, Proble
 from mfuroof.hardware import Hardware
 from mfuroof.lookup import Details
 from mfuroof.models import ModelConfig
+from mfuroof.parallel import Parallel
 from mfuroof.params import CostParams
 from mfuroof.precision import Format
 from mfuroof.tables.bench import BenchData
@@ -85,7 +86,9 @@ class TableSource:
         return Details(np.asarray(found.values, np.float64), np.asarray(found.source), np.asarray(found.distance))
 
 
-def open_tables(tables: Any, model: ModelConfig, hardware: Hardware, engine: str, params: CostParams) -> TableSource:
+def open_tables(
+    tables: Any, model: ModelConfig, hardware: Hardware, parallel: Parallel, engine: str, params: CostParams
+) -> TableSource:
     """Return the MFU tables of a GPU.
 
     Parameters
@@ -118,7 +121,7 @@ def open_tables(tables: Any, model: ModelConfig, hardware: Hardware, engine: str
     if not isinstance(tables, KernelTables):
         expected = "MFU tables (load_bench_data), kernel tables (load_tables), a folder of either, or None"
         raise InputError(Problem("tables", type(tables).__name__, expected))
-    data, gemm_gpus = derive(tables, model, hardware, params)
+    data, gemm_gpus = derive(tables, model, hardware, parallel, params)
     return TableSource(data, tables.gpu, rule, params.missing, gemm_gpus)
 
 

@@ -103,6 +103,7 @@ def edges(table: Table, rule: int, at: list[F64]) -> list[F64]:
     """Return every query moved to the nearest place where the table answers."""
     if isinstance(table, Table1D):
         return [np.clip(at[0], table.grid[0], table.grid[-1])]
+    at = [freeze(point) for point in at]
     places: list[F64] = [np.empty(at[0].size) for _ in at]
     if isinstance(table, Table2D):
         lookup.grid_clamp(table.rows, table.offsets, table.cols, rule, *at, *places)

@@ -162,6 +162,12 @@ class AttentionLayers:
             prefill=PrefillGrid(prefill[:, 0].copy(), prefill, prefill_codes),
         )
 
+    def slowed(self, factor: float) -> AttentionLayers:
+        """Return the same layers with every kernel taking ``factor`` times as long."""
+        decode = replace(self.decode, time_s=self.decode.time_s * factor)
+        prefill = replace(self.prefill, time_s=self.prefill.time_s * factor, launch_s=self.prefill.launch_s * factor)
+        return replace(self, decode=decode, prefill=prefill)
+
     def decode_roofline_s(self) -> F64:
         """Return the time no decode kernel can beat, on the decode lattice. [s]"""
         batch = 2.0 ** np.arange(BATCH_OCTAVES)[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -41,6 +41,10 @@ class Curve:
     beyond_s: float
     source: U8
     measured: bool = True
+
+    def scaled(self, factor: float) -> Curve:
+        """Return the curve with all times multiplied."""
+        return replace(self, time_s=freeze(self.time_s * factor), beyond_s=self.beyond_s * factor)
 
     def at(self, counts: F64) -> F64:
         """Return times at ``counts``; below the first knot its value holds."""

@@ -30,7 +30,7 @@ def tables_for(hardware: Hardware, engine: str, *, missing: str = "raise") -> Ke
     MissingTableError
         No GPU of that generation was measured and ``missing`` is ``"raise"``.
     """
-    name = engine_profile(engine).name
+    name = engine_profile(engine).tables
     own = hardware.tables or hardware.name
     embedded = available()
     if own in embedded:

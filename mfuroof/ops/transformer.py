@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mfuroof._boundary import Problems
-from mfuroof.engines import EngineProfile, engine_profile
+from mfuroof.engines import EngineProfile
 from mfuroof.errors import ConfigError, Problem
 from mfuroof.models import AttentionSpec, LayerSpec, ModelConfig
 from mfuroof.ops.attention import AttentionLayers, AttentionShape
@@ -30,6 +30,13 @@ class ForwardPass:
     ops: tuple[Op, ...]
     attention: tuple[AttentionLayers, ...]
 
+    def slowed(self, factor: float) -> ForwardPass:
+        """Return the same pass with every kernel taking ``factor`` times as long; overheads stay."""
+        if factor == 1.0:
+            return self
+        ops = (op if op.resource == "overhead" else replace(op, curve=op.curve.scaled(factor)) for op in self.ops)
+        return ForwardPass(tuple(ops), tuple(layers.slowed(factor) for layers in self.attention))
+
 
 def check_parallel(model: ModelConfig, parallel: Parallel) -> None:
     """Raise `InputError` where heads, widths or experts do not divide over the ranks."""
@@ -51,7 +58,9 @@ def check_parallel(model: ModelConfig, parallel: Parallel) -> None:
     problems.raise_if_any()
 
 
-def forward_pass(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) -> ForwardPass:
+def forward_pass(
+    model: ModelConfig, parallel: Parallel, measured: MeasuredOps, profile: EngineProfile
+) -> ForwardPass:
     """Return what one GPU runs in a step of ``model``.
 
     Raises
@@ -64,7 +73,7 @@ def forward_pass(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) 
         A table is missing and ``params.missing`` is ``"raise"``.
     """
     check_parallel(model, parallel)
-    params, profile = measured.params, engine_profile(measured.tables.engine)
+    params = measured.params
     fused = params.engine_habits and measured.hardware.arch.split()[0] in profile.fuses_all_reduce_norm
     links = Collectives(measured.tables, measured.reference, measured.hardware, params, fused)
     build = Builder(model, parallel, measured, links)
@@ -81,7 +90,8 @@ def forward_pass(model: ModelConfig, parallel: Parallel, measured: MeasuredOps) 
     ops.append(_lm_head(build))
     ops.extend(_overheads(build, profile))
     attention = tuple(_attention(build, layer) for layer in model.layers)
-    return ForwardPass(tuple(ops), attention)
+    run = ForwardPass(tuple(ops), attention)
+    return run.slowed(params.kernel_time_factor * (profile.kernel_time_factor if params.engine_overheads else 1.0))
 
 
 def local_kv_heads(attention: AttentionSpec, tp_size: int) -> int:
@@ -136,7 +146,7 @@ def _blocks(layer: LayerSpec) -> int:
 def _overheads(build: Builder, profile: EngineProfile) -> Iterator[Op]:
     """Yield the time that no kernel table holds: the engine's own, and what the caller adds to it."""
     p = build.measured.params
-    habits = float(p.engine_habits)
+    habits = float(p.engine_overheads)
     per_layer = habits * profile.layer_overhead_s + p.layer_overhead_s
     step = habits * profile.step_overhead_s + p.step_overhead_s + per_layer * build.model.num_hidden_layers
     if step > 0:
