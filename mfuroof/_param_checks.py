@@ -96,6 +96,7 @@ _SWITCHES = (
     "transfer",
     "engine_habits",
     "engine_overheads",
+    "static_scales",
     "prefix_launch_kept",
     "prefix_kv_floor",
     "prefill_extra_kernels",

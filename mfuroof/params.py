@@ -31,6 +31,9 @@ class CostParams:
     engine_habits
         Apply what is known of the engine's kernels beside the tables (`mfuroof.engines`): what it fuses, and the small
         kernels it launches.
+    static_scales
+        FP8 activations have one scale that comes with the checkpoint, as served FP8 checkpoints do; otherwise it is
+        found at run time, which some tables include.
     engine_overheads
         Add the overheads of the engine's profile.
     collective
@@ -152,6 +155,7 @@ class CostParams:
     transfer: bool = True
     engine_habits: bool = True
     engine_overheads: bool = True
+    static_scales: bool = True
     collective: Literal["fastest", "first"] = "fastest"
     sequence_overhead_s: float = 0.0
     kernel_time_factor: float = 1.0

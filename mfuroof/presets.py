@@ -27,6 +27,7 @@ def aiconfigurator() -> CostParams:
         prefill_extra_kernels=True,
         engine_habits=False,
         engine_overheads=False,
+        static_scales=False,
         collective="first",
     )
 

@@ -211,16 +211,17 @@ def decode_frontier(measured, rows, columns):
     """Fill a grid of decode attention from {(batch exponent, length exponent): time}."""
     grid = [[measured.get((i, j)) for j in range(columns)] for i in range(rows)]
     first = min(j for i, j in measured if i == 0)
+    longest = max(j for _, j in measured)
     for i in range(rows):
         start = grid[i][first]
         if start is not None:
             grid[i][:first] = [start] * first
         known = [j for j in range(columns) if grid[i][j] is not None]
         for j in range(known[-1] + 1 if known else 0, columns):
-            if i == 0:  # the growth of the last octave, at most in proportion
-                grid[0][j] = grid[0][j - 1] * min(grid[0][j - 1] / grid[0][j - 2], 2)
-            elif not known:  # twice the requests take twice the time
+            if not known:  # twice the requests take twice the time
                 grid[i][j] = 2 * grid[i - 1][j]
+            elif i == 0 or j > longest:  # the slope of the last octave
+                grid[i][j] = grid[i][j - 1] + 2 * max(grid[i][j - 1] - grid[i][j - 2], 0)
             else:  # as the next smaller batch grows there, for twice the requests
                 last = known[-1]
                 grid[i][j] = grid[i][last] + 2 * (grid[i - 1][j] - grid[i - 1][last])

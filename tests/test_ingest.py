@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfuroof.errors import MissingTableError, OutputError, TableFormatError, UnknownNameError
-from mfuroof.ingest import aiconfigurator, mapping, merge, slots, source
+from mfuroof.ingest import aiconfigurator, mapping, merge, quality, slots, source
 from mfuroof.tables import schema, store
 
 LABELS = {"framework": "VLLM", "version": "0.24.0", "device": "GPU", "op_name": "op", "kernel_source": "kernel"}
@@ -45,6 +45,19 @@ MLA = {
     "architecture": "SomeForCausalLM",
     "gemm_type": "fp8_block",
     "tp_size": 1,
+}
+GDN = {
+    "phase": "context",
+    "batch_size": 2,
+    "seq_len": 16,
+    "num_tokens": 32,
+    "d_model": 1024,
+    "d_conv": 4,
+    "num_k_heads": 8,
+    "head_k_dim": 128,
+    "num_v_heads": 16,
+    "head_v_dim": 64,
+    "model_name": "org/model",
 }
 REDUCE = {"op_name": "all_reduce", "allreduce_dtype": "bfloat16", "num_gpus": 2, "message_size": 128}
 NCCL = {"op_name": "alltoall", "nccl_dtype": "half", "num_gpus": 2, "message_size": 256, "kernel_source": "NCCL"}
@@ -171,6 +184,82 @@ def test_ingest__substitution_fills_only_what_is_absent(tree: Path, tmp_path: Pa
         assert len(record["substitutions"]) == (version == "0.22.0")
 
 
+def test_ingest__substitution_from_another_gpu(tree: Path, tmp_path: Path) -> None:
+    module = {**MLA, "isl": 1, "step": 8}
+    for gpu, latency in (("b300_sxm", 4.0), ("b200_sxm", 3.0)):
+        table = rows({**module, "latency": latency}, {**module, "step": 16, "latency": 7.0 - latency})
+        put(tree, f"{gpu}/mla/vllm/0.24.0/mla_generation_module_perf.parquet", table)
+    aiconfigurator.ingest(tree, ["b300_sxm", "b200_sxm"], "vllm", tmp_path / "out")
+    for gpu, expected in (("b300_sxm", [3e-3, 3e-3]), ("b200_sxm", [3e-3, 4e-3])):
+        tables = store.load_tables(gpu, root=tmp_path / "out")
+        record = tables.provenance("mla_module_decode")
+        assert tables.family("mla_module_decode")["latency_s"].to_pylist() == pytest.approx(expected)
+        assert [rule["from"] for rule in record["substitutions"]] == ["vllm 0.24.0 of b200_sxm"] * (gpu == "b300_sxm")
+        assert all("data/b200_sxm/" in s["path"] or s["use"] == "own slot" for s in record["sources"])
+
+
+def test_ingest__linear_attention(tree: Path, tmp_path: Path) -> None:
+    core = {**GDN, "kernel_source": "chunk_gated_delta_rule"}
+    records = [
+        {**GDN, "kernel_source": "causal_conv1d_fn", "latency": 1.0},
+        {**core, "latency": 2.0},
+        {**core, "d_model": 2048, "model_name": "org/wider", "latency": 4.0},  # the kernel does not see the width
+        {**core, "phase": "generation", "seq_len": 1, "num_tokens": 2, "latency": 0.5},
+    ]
+    put(tree, "h100_sxm/linear_attention/vllm/0.24.0/gdn_perf.parquet", rows(*records))
+    mixer = {"phase": "generation", "batch_size": 1, "seq_len": 1, "num_tokens": 1, "d_model": 8, "d_conv": 4}
+    mixer |= {"nheads": 6, "head_dim": 64, "d_state": 128, "n_groups": 2, "model_name": "m"}
+    conv = [{**mixer, "kernel_source": "causal_conv1d_update", "chunk_size": c, "latency": 1.0} for c in (128, 256)]
+    put(tree, "h100_sxm/linear_attention/vllm/0.24.0/mamba2_perf.parquet", rows(*conv))
+    found = ingest(tree, tmp_path / "out", families=["gdn", "mamba2"])
+    heads = {"num_key_heads": 8, "num_value_heads": 16, "key_head_dim": 128, "value_head_dim": 64, "conv_kernel": 4}
+    gdn, record = found["gdn"]
+    assert gdn == [
+        {"phase": phase, "op": op, **heads, "batch_size": 2, "new_tokens": new, "latency_s": pytest.approx(t)}
+        for phase, op, new, t in (
+            ("decode", "core", 1, 0.5e-3),
+            ("prefill", "conv", 16, 1e-3),
+            ("prefill", "core", 16, 3e-3),
+        )
+    ]
+    assert record["sources"][0]["model_name"] == ["org/model", "org/wider"]
+    (row,) = found["mamba2"][0]
+    assert row == {
+        "phase": "decode",
+        "op": "conv",
+        "num_heads": 6,
+        "head_dim": 64,
+        "state_size": 128,
+        "n_groups": 2,
+        "conv_kernel": 4,
+        "batch_size": 1,
+        "new_tokens": 1,
+        "latency_s": pytest.approx(1e-3),
+    }
+
+
+def test_ingest__sparse_attention_is_thinned_along_the_cached_length(tree: Path, tmp_path: Path) -> None:
+    block = {**MLA, "op_name": "dsa_context_module", "isl": 64, "latency": 1.0}
+    records = [{**block, "step": step, "tp_size": tp} for step, tp in ((0, 1), (64, 1), (2048, 1), (2048, 2))]
+    records.append({**block, "op_name": "dsa_context_module_skip_indexer", "step": 0, "latency": 0.1})
+    put(tree, "h100_sxm/sparse_attention/vllm/0.24.0/dsa_context_module_perf.parquet", rows(*records))
+    table, record = ingest(tree, tmp_path / "out", families="dsa_module_prefill")["dsa_module_prefill"]
+    assert [(r["context_len"], r["new_tokens"], r["latency_s"]) for r in table] == [(0, 64, 1e-3), (2048, 64, 1e-3)]
+    (origin,) = record["sources"]
+    assert (origin["rows_in"], origin["rows_used"]) == (5, 3)
+    assert "indexer of their own" in origin["rows_chosen"]
+    assert "131072" in origin["rows_chosen"]
+
+
+def test_ingest__families_of_some_engines_only(tree: Path, tmp_path: Path) -> None:
+    scale = {"quant_dtype": "fp8", "m": 4, "k": 64, "latency": 7.0}
+    for engine, version in (("vllm", "0.24.0"), ("trtllm", "1.3.0rc20")):
+        put(tree, f"h100_sxm/quantize/{engine}/{version}/computescale_perf.parquet", rows(scale))
+    assert "act_scale" not in ingest(tree, tmp_path / "out")
+    written = {w.family: w.path for w in aiconfigurator.ingest(tree, "h100_sxm", "trtllm", tmp_path / "out")}
+    assert pq.read_table(written["act_scale"]).to_pylist() == [{"dtype": "fp8", "k": 64, "m": 4, "latency_s": 7e-3}]
+
+
 def test_ingest__provenance(tree: Path, tmp_path: Path) -> None:
     found = ingest(tree, tmp_path / "out", package_version="9.9", date="2031-02-03")
     for name, (table, record) in found.items():
@@ -187,6 +276,7 @@ def test_ingest__provenance(tree: Path, tmp_path: Path) -> None:
     assert prefill["constants"] == {"beam_width": 1, "step": 0, "window_size (absent)": 0}
     custom, nccl = found["comm"][1]["sources"]
     assert (custom["rows_in"], custom["rows_used"]) == (2, 1)
+    assert (custom["rows_chosen"], nccl["rows_chosen"]) == ("timed inside a CUDA graph", "all")
     assert "2.9.1" in nccl["use"]
 
 
@@ -276,12 +366,25 @@ def test_ingest__unwritable_target(tree: Path, tmp_path: Path) -> None:
 
 
 def test_mapping__every_family_maps_onto_its_keys() -> None:
+    derived = {"nccl": {"backend"}, "comm": {"backend"}, "gdn": {"op"}, "mamba2": {"op"}}
     for name, columns in mapping.VARIABLE_MAP.items():
-        family = "comm" if name == "nccl" else name
-        derived = {"kv_len"} if family.endswith("decode") else {"backend"} if family == "comm" else set()
-        assert set(columns.values()) | derived == set(schema.family(family).keys)
-    assert set(mapping.SOURCE_TABLES) == set(mapping.VARIABLE_MAP) - {"nccl"}
-    assert {rule.mode for rule in slots.SUBSTITUTIONS} == {"fill", "lower"}
+        extra = derived.get(name, {"kv_len"} if name.endswith("decode") else set())
+        assert set(columns.values()) | extra == set(schema.family("comm" if name == "nccl" else name).keys)
+        assert not extra & set(columns.values())
+    assert set(mapping.SOURCE_TABLES) == set(mapping.VARIABLE_MAP) - {"nccl"} == set(schema.FAMILIES)
+
+
+def test_slots__rules_and_findings_name_what_exists() -> None:
+    for rule in slots.SUBSTITUTIONS:
+        assert rule.mode in ("fill", "lower")
+        assert (rule.from_engine, rule.from_version, rule.from_gpu) != (rule.engine, slots.slot(rule.engine, ""), "")
+        assert set(rule.only) <= set(schema.family(rule.family).keys)
+        assert {rule.engine, rule.from_engine} <= set(slots.SLOTS)
+    for finding in slots.FINDINGS:
+        assert finding.text.endswith(".")
+        for gpu in finding.gpus:
+            record = store.load_tables(gpu, finding.engine).provenance(finding.family)
+            assert finding.text in record["findings"]
 
 
 def naive_merge(measured: list[tuple[int, int, str, float]]) -> dict[tuple[int, int], float]:
@@ -311,18 +414,77 @@ def test_merge_repeated__matches_definition(measured: list[tuple[int, int, str, 
     assert record["rows_merged"] == len(measured) - len(expected)
 
 
+def naive_beaten(curves: dict[int, dict[int, float]]) -> tuple[int, int, int, float]:
+    """Rows in curves of two or more, those beaten by a tenth and twofold, and the largest ratio."""
+    ratios = [
+        time / min(t for other, t in curve.items() if other >= size)
+        for curve in curves.values()
+        for size, time in curve.items()
+    ]
+    rows_of_curves = sum(len(curve) for curve in curves.values() if len(curve) > 1)
+    beaten = [sum(r > limit for r in ratios) for limit in (1.1, 2.0)]
+    return rows_of_curves, *beaten, max(ratios, default=1.0)
+
+
+@given(
+    st.dictionaries(
+        st.integers(1, 3), st.dictionaries(st.integers(1, 9), st.sampled_from([1.0, 1.05, 2.0, 3.0, 5.0]), min_size=1)
+    )
+)
+def test_beaten_rows__matches_definition(curves: dict[int, dict[int, float]]) -> None:
+    keys = sorted((n, m) for n, curve in curves.items() for m in curve)
+    table = pa.table(
+        {
+            "dtype": pa.array(["bf16"] * len(keys), pa.string()),
+            "n": pa.array([n for n, _ in keys], pa.int32()),
+            "k": pa.array([1] * len(keys), pa.int32()),
+            "m": pa.array([m for _, m in keys], pa.int32()),
+            "latency_s": pa.array([curves[n][m] for n, m in keys], pa.float64()),
+        }
+    )
+    record = quality.beaten_rows(schema.validate(table, "gemm", "test"), "gemm")
+    in_curves, tenth, twofold, largest = naive_beaten(curves)
+    assert record["axis"] == "m"
+    assert record["rows"] == in_curves
+    assert record["slower_than_a_larger_shape_by_a_tenth"] == tenth
+    assert record["slower_than_a_larger_shape_twofold"] == twofold
+    assert record.get("largest_ratio", 1.0) == largest
+    if largest > 1.0:
+        at = record["largest_at"]
+        curve = curves[at["n"]]
+        assert curve[at["m"]] == largest * min(t for m, t in curve.items() if m >= at["m"])
+
+
 # --- the committed files against the package itself, where it is at hand
 
+ATTENTION_KEYS = "attn_dtype kv_cache_dtype num_heads num_key_value_heads head_dim window_size batch_size"
+MODULE_KEYS = "gemm_type mla_dtype kv_cache_dtype architecture num_heads batch_size"
 THEIRS = {
     "gemm": "gemm_dtype n k m",
-    "attn_prefill": "attn_dtype kv_cache_dtype num_heads num_key_value_heads head_dim window_size batch_size isl",
-    "attn_decode": "attn_dtype kv_cache_dtype num_heads num_key_value_heads head_dim window_size batch_size isl+step",
+    "attn_prefill": f"{ATTENTION_KEYS} isl",
+    "attn_decode": f"{ATTENTION_KEYS} isl+step",
     "moe": "moe_dtype num_experts topk hidden_size inter_size moe_tp_size moe_ep_size distribution num_tokens",
-    "mla_module_prefill": "gemm_type mla_dtype kv_cache_dtype architecture num_heads batch_size isl",
-    "mla_module_decode": "gemm_type mla_dtype kv_cache_dtype architecture num_heads batch_size isl+step",
+    "mla_module_prefill": f"{MODULE_KEYS} isl",
+    "mla_module_decode": f"{MODULE_KEYS} isl+step",
+    "mla_prefill": "mla_dtype kv_cache_dtype num_heads batch_size isl",
+    "mla_decode": "mla_dtype kv_cache_dtype num_heads batch_size isl+step",
+    "mla_bmm": "op_name bmm_dtype num_heads num_tokens",
+    "dsa_module_prefill": f"{MODULE_KEYS} step isl",
+    "dsa_module_decode": f"{MODULE_KEYS} isl+step",
+    "gdn": "phase op num_k_heads num_v_heads head_k_dim head_v_dim d_conv batch_size seq_len",
+    "mamba2": "phase op nheads head_dim d_state n_groups d_conv batch_size seq_len",
+    "act_scale": "quant_dtype k m",
     "comm": "op_name backend dtype num_gpus message_size",
 }
-THEIR_NAME = {"bf16": "bfloat16", "fp16": "half", "all_to_all": "alltoall"}
+THEIR_NAME = {
+    "bf16": "bfloat16",
+    "fp16": "half",
+    "all_to_all": "alltoall",
+    "pre": "mla_gen_pre",
+    "post": "mla_gen_post",
+    "prefill": "context",
+    "decode": "generation",
+}
 
 
 def package_folder() -> Path:
@@ -337,33 +499,43 @@ def package_folder() -> Path:
     return Path(spec.origin).parents[1]
 
 
+def matching(file: pa.Table, name: str, row: Mapping[str, Any]) -> np.ndarray:
+    """Say which rows of a source table measure the kernel of one of our rows."""
+    mask = np.ones(file.num_rows, dtype=bool)
+    for column, (ours, value) in zip(THEIRS[name].split(), list(row.items())[:-1], strict=True):
+        if column == "backend" or (column == "window_size" and column not in file.column_names):
+            continue  # chosen by the file; absent from older slots, where it was always 0
+        if column == "op":
+            convolves = np.asarray([k.startswith("causal_conv1d") for k in file["kernel_source"].to_pylist()])
+            mask &= convolves == (value == "conv")
+            continue
+        if name == "comm" and ours == "dtype":
+            column = "nccl_dtype" if "nccl_dtype" in file.column_names else "allreduce_dtype"
+        theirs = sum(file[part].to_numpy() for part in column.split("+")) if "+" in column else file[column]
+        mask &= np.asarray(theirs) == THEIR_NAME.get(value, value)
+    return mask
+
+
 def naive_latency_s(files: list[pa.Table], name: str, row: Mapping[str, Any]) -> float:
     """Look up a row of ours in the source tables: median over the runs of a kernel, lowest over kernels and files."""
     best = float("inf")
     for file in files:
-        is_nccl = "nccl_dtype" in file.column_names
-        if name == "comm" and is_nccl != (row["backend"] == "nccl"):
+        if name == "comm" and ("nccl_dtype" in file.column_names) != (row["backend"] == "nccl"):
             continue
-        mask = np.ones(file.num_rows, dtype=bool)
-        for column, value in zip(THEIRS[name].split(), list(row.values())[:-1], strict=True):
-            if column in ("backend", "window_size") and (name == "comm" or column not in file.column_names):
-                continue  # chosen by the file; absent from older slots, where it was always 0
-            column = {"dtype": "nccl_dtype" if is_nccl else "allreduce_dtype"}.get(column, column)
-            theirs = sum(file[part].to_numpy() for part in column.split("+")) if "+" in column else file[column]
-            mask &= np.asarray(theirs) == THEIR_NAME.get(value, value)
+        mask = matching(file, name, row)
         runs: dict[str, list[float]] = {}
-        kernels = np.asarray(file["kernel_source"])[mask]
-        for kernel, latency in zip(kernels, file["latency"].to_numpy()[mask], strict=True):
-            if not kernel.endswith("_eager"):
+        kernels, ops = np.asarray(file["kernel_source"])[mask], np.asarray(file["op_name"])[mask]
+        for kernel, op, latency in zip(kernels, ops, file["latency"].to_numpy()[mask], strict=True):
+            if not kernel.endswith("_eager") and not op.endswith("_skip_indexer"):
                 runs.setdefault(kernel, []).append(float(latency))
         best = min([best, *(statistics.median(times) for times in runs.values())])
     return best * 1e-3
 
 
-@pytest.mark.parametrize("gpu", list(store.available()))
-def test_committed__rows_are_those_of_the_package(gpu: str) -> None:
+@pytest.mark.parametrize(("gpu", "engine"), [(g, e) for g, engines in store.available().items() for e in engines])
+def test_committed__rows_are_those_of_the_package(gpu: str, engine: str) -> None:
     root = package_folder()
-    tables = store.load_tables(gpu)
+    tables = store.load_tables(gpu, engine)
     draw = random.Random(gpu)
     for name in tables.families:
         record = tables.provenance(name)
@@ -375,7 +547,7 @@ def test_committed__rows_are_those_of_the_package(gpu: str) -> None:
         siblings = [s["use"].startswith("substitution") for s in record["sources"]]
         replaced = [rule["rows"].items() for rule in record["substitutions"]]
         table = tables.family(name)
-        for i in draw.sample(range(table.num_rows), 6):
+        for i in draw.sample(range(table.num_rows), 4):
             row = table.slice(i, 1).to_pylist()[0]
             open_to_siblings = any(rule <= row.items() for rule in replaced)
             allowed = [f for f, sibling in zip(files, siblings, strict=True) if open_to_siblings or not sibling]

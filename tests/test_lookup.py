@@ -27,6 +27,7 @@ from strategies import (
 
 from mfuroof import lookup
 from mfuroof.core import gemm as gemm_kernels
+from mfuroof.core import grid as grid_kernels
 from mfuroof.core import lookup as kernels
 from mfuroof.core import search
 from mfuroof.core.sources import Source
@@ -336,7 +337,7 @@ def test_each_kernel_has_one_specialisation():
                 lookup.read(weights, kind, kind, kind, rule=rule, details=details, outside="nan")
                 if rule != "loglog":
                     lookup.read(negative, kind, rule=rule, details=details)
-    for module in (search, kernels, gemm_kernels):
+    for module in (search, kernels, grid_kernels, gemm_kernels):
         for name in module.__all__:
             compiled = getattr(getattr(module, name), "signatures", [])
             assert len(compiled) <= 1, f"{name}: {compiled}"

@@ -230,6 +230,14 @@ def test_numbers_are_read_as_peers_read_them() -> None:
         ModelConfig(**fields, num_experts=4)
 
 
+def test_dtype_of_numbers() -> None:
+    fields = {k: v for k, v in BASE.items() if k != "model_type"}
+    assert ModelConfig(**fields, torch_dtype="float32").weight_bytes == 2 * ModelConfig(**fields).weight_bytes
+    assert ModelConfig(**fields, dtype="float16", kv_dtype="fp8").kv_dtype == "fp8"
+    with pytest.raises(UnknownNameError, match="with_precision"):
+        ModelConfig(**fields, dtype="fp8")
+
+
 def test_a_folder_a_file_and_a_name(tmp_path: Any) -> None:
     (tmp_path / "config.json").write_text(json.dumps(BASE))
     folder, file = ModelConfig.from_hf(tmp_path), ModelConfig.from_hf(str(tmp_path / "config.json"))

@@ -128,6 +128,13 @@ def test_activations_that_cannot_meet_the_weights() -> None:
     assert with_activations(FORMATS["nf4"], "bf16").weight_only
 
 
+def test_choices_without_effect_warn() -> None:
+    with pytest.warns(MfuroofWarning, match="moe_dtype"):
+        assert get_model(DENSE).with_precision(moe_dtype="fp8").layers == get_model(DENSE).layers
+    with pytest.warns(MfuroofWarning, match="act_dtype"):
+        assert get_model(DENSE).with_precision(act_dtype="fp8") == get_model(DENSE)
+
+
 def test_auto_and_none_change_nothing() -> None:
     model = get_model(PACKED)
     assert model.with_precision() == model == model.with_precision(weight_dtype="auto", kv_dtype="auto", act_dtype=None)

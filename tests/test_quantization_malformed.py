@@ -97,6 +97,7 @@ BLOCKS = [
     Bad({"quant_method": "compressed-tensors", "config_groups": {"group_0": 4}}, "config_groups.group_0 = 4"),
     Bad({"quant_method": "compressed-tensors", "config_groups": {"group_0": {}}}, "config_groups"),
     Bad(groups(None), "config_groups"),
+    Bad({**groups({"num_bits": 4}), "format": "dense"}, "config_groups"),
     Bad(groups("int4"), "weights = 'int4'"),
     Bad(groups({"num_bits": 0}), "num_bits = 0"),
     Bad(groups({"num_bits": 128}), "num_bits = 128"),

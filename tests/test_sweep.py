@@ -26,8 +26,11 @@ from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, Output
 from mfuroof.hardware import Hardware
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep import Sweep, axis_values, run_sweep, sweep_batches
+from mfuroof.sweep.cases import Plan
 from mfuroof.sweep.grid import SHAPE_AXES, Grid
+from mfuroof.sweep.price import PricedChunk
 from mfuroof.sweep.sink import ParquetSink
+from mfuroof.sweep.summary import summarise
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, GPU = "meta-llama/Llama-3.1-8B", "h100_sxm"
@@ -188,6 +191,22 @@ def test_summary_is_that_of_the_rows() -> None:
     assert summary.best.best == max((c.best for c in summary.cases if c.best), key=lambda p: p.tokens_per_s_per_gpu)
     json.dumps(summary.to_dict(), allow_nan=False)
     assert "tokens/s" in repr(summary)
+
+
+def test_steps_without_an_answer_are_counted_and_never_the_best() -> None:
+    sweep = Sweep(MODEL, GPU, decode_batch="1:4", decode_context=0, prefill_new_tokens=0)
+    case = Plan(sweep, "keep").bind(0)
+    assert case is not None
+    chunk = sweep.grid().chunk(0)
+    time, rate = np.array([np.nan, 2.0, 1.0, np.nan]), np.array([np.nan, 1.0, 3.0, np.nan])
+    found = summarise(PricedChunk(0, case, chunk, time, rate))
+    assert (found.rows, found.rows_without_answer, found.rows_that_fit) == (4, 2, None)
+    assert found.best is not None
+    assert found.best.shape["decode_batch"] == 3
+    assert found.fastest == found.best
+    nothing = summarise(PricedChunk(0, case, chunk, np.full(4, np.nan), np.full(4, np.nan)))
+    assert (nothing.best, nothing.fastest, nothing.rows_without_answer) == (None, None, 4)
+    assert found.merged(nothing).best == nothing.merged(found).best == found.best
 
 
 def test_fits_is_the_capacity_in_blocks() -> None:

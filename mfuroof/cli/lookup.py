@@ -14,7 +14,7 @@ __all__ = ["EXAMPLES", "lookup"]
 
 EXAMPLES = (
     "mfuroof lookup gemm --gpu h100_sxm dtype=bf16 n=4096 k=4096 m=1:1024:x2",
-    "mfuroof lookup comm --gpu h100_sxm op=all_gather num_gpus=8 elements=100000",
+    "mfuroof lookup gemm --gpu h100 dtype=fp8 n=4096 k=4096 m=100 --rule floor",
     "mfuroof lookup attn_decode --data DIR --gpu h20 heads=32 kv_heads=8 ...",
 )
 

@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> int:
     from mfuroof.cli.app import app
 
     try:
-        code = app(arguments, prog_name="mfuroof", standalone_mode=False)
+        code = app(arguments, prog_name="mfuroof", standalone_mode=False, obj=arguments)
     except typer.Abort:
         raise KeyboardInterrupt from None
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ __all__ = [
     "Missing",
     "Model",
     "Preset",
+    "Tables",
     "Tp",
     "WeightDtype",
     "complete_gpu",
@@ -47,7 +49,9 @@ Model = Annotated[
 ]
 Gpu = Annotated[str, typer.Option("--gpu", help="GPU, see mfuroof gpus.", autocompletion=complete_gpu)]
 Tp = Annotated[int, typer.Option("--tp", help="Tensor-parallel ranks.")]
-Engine = Annotated[str, typer.Option("--engine", help="Engine whose kernels are used: vllm, sglang, trtllm.")]
+Engine = Annotated[
+    str, typer.Option("--engine", help="Engine whose kernels are used: vllm, sglang, trtllm, vllm_2023.")
+]
 CostName = Annotated[
     str | None,
     typer.Option("--cost", help="kernels, mfu_table or constant_mfu; kernels unless a preset says otherwise."),
@@ -70,5 +74,9 @@ WeightDtype = Annotated[
 KvDtype = Annotated[str | None, typer.Option("--kv-dtype", help="Format of the KV cache; the checkpoint's own.")]
 MemoryUtilization = Annotated[
     float, typer.Option("--memory-utilization", help="Share of GPU memory the engine may use, in (0, 1].")
+]
+Tables = Annotated[
+    Path | None,
+    typer.Option("--tables", help="Your own tables: kernels of one GPU, or MFU files for cost mfu_table."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in base units.")]

@@ -43,6 +43,7 @@ def step(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    tables: o.Tables = None,
     weight_dtype: o.WeightDtype = None,
     kv_dtype: o.KvDtype = None,
     weight_bytes_per_param: Annotated[
@@ -83,6 +84,7 @@ def step(
         dp,
         cost=family,  # type: ignore[arg-type]
         engine=engine,
+        tables=tables,
         params=params,
         weight_dtype=weight_dtype,
         kv_dtype=kv_dtype,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ def _range(option: str, what: str) -> Any:
 
 
 def sweep(
+    context: typer.Context,
     model: Annotated[
         list[str],
         typer.Argument(metavar="MODEL", help="Models, or paths of configs.", autocompletion=o.complete_model),
@@ -58,14 +58,15 @@ def sweep(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    tables: o.Tables = None,
     memory_utilization: o.MemoryUtilization = 0.9,
     json: o.Json = False,
 ) -> None:
     """Price every combination of models, GPUs, ranks and step shapes.
 
     A RANGE is 8, 1,2,4, 1:64 (every number), 0:8192:+512 (add), 1:512:x2 (multiply), 0:8192:lin17 or 1:8192:log14
-    (evenly or geometrically spaced points), or several of them with commas between. The file appears under its name
-    when it is complete; as it stands, the defaults give 270,336 shapes for each model, GPU and rank count.
+    (evenly or geometrically spaced points), or several of them with commas between. The file appears under its name,
+    in place of an older one, when it is complete. The defaults give 270,336 shapes for each model, GPU and rank count.
     """
     from mfuroof.cli.costs import cost_and_params
     from mfuroof.sweep import Sweep, run_sweep
@@ -84,6 +85,7 @@ def sweep(
         prefill_new_tokens=prefill_tokens,
         prefill_context=prefill_context,
         cost=family,
+        tables=tables,
         params=params,
         memory_utilization=memory_utilization,
     )
@@ -95,7 +97,7 @@ def sweep(
             infeasible=infeasible,  # type: ignore[arg-type]
             threads=threads,
             progress=progress,
-            command=shlex.join(["mfuroof", *sys.argv[1:]]),
+            command=shlex.join(["mfuroof", *context.obj]),
         )
     if json:
         print_json(summary.to_dict())
@@ -180,6 +182,9 @@ def _print(summary: SweepSummary, out: Path) -> None:
         print_table(
             "Share of steps by what binds them", ("case", "compute", "memory", "comm", "overhead", "fit"), shares
         )
+    unanswered = sum(case.rows_without_answer for case in summary.cases)
+    if unanswered:
+        print(f"{count(unanswered)} steps have no answer (NaN): no table covers them")
     for case in summary.cases:
         if case.rows == 0:
             print(f"not priced: {case.case.title}: {case.reason}")

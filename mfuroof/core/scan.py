@@ -13,7 +13,7 @@ import numpy as np
 from mfuroof._types import F64, I64
 from mfuroof.core._jit import jit
 from mfuroof.core.gemm import ceiling_site, largest_site
-from mfuroof.core.search import floor_index
+from mfuroof.core.search import Int, floor_index
 
 __all__ = [
     "bilinear_or_zero",
@@ -159,7 +159,7 @@ def site_values(
 
 
 @jit
-def clamped_bracket(grid: F64, x: float) -> tuple[int, int]:
+def clamped_bracket(grid: F64, x: float) -> tuple[Int, Int]:
     """Find the grid points at or around x; twice the end where x is at or beyond it."""
     last = grid.size - 1
     if x <= grid[0]:

@@ -7,19 +7,23 @@ strictly ascending and finite; a query may be any float, infinities and NaN incl
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 
 from mfuroof._types import F64, I16
 from mfuroof.core._jit import jit
 
-__all__ = ["count_bucketed", "floor_index", "octaves"]
+__all__ = ["Int", "count_bucketed", "floor_index", "octaves"]
+
+Int: TypeAlias = int | np.int64
+"""A whole number of a kernel. Callers spell constants ``np.int64(0)``: a literal would compile a second kernel."""
 
 LOG2_E = 1.0 / math.log(2.0)
 
 
 @jit
-def floor_index(grid: F64, lo: int, hi: int, x: float) -> int:
+def floor_index(grid: F64, lo: Int, hi: Int, x: float) -> Int:
     """Index of the largest grid point <= x; ``lo - 1`` below the slice and for NaN."""
     while lo < hi:
         mid = (lo + hi) >> 1

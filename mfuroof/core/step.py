@@ -159,8 +159,10 @@ def prefill_attention(
     """Seconds of prefill attention for ``batch`` like requests whose cell is known; 0 for no request."""
     window, kv_read_s, scaled = cells[constants], cells[constants + 1], cells[constants + 2]
     length = max(context + new_tokens, 1.0)
-    whole = causal_area(length, window)
-    share = (whole - causal_area(context, window)) / whole
+    # The area of length less that of context, without the cancellation that a short chunk behind a long prefix meets.
+    reach, behind = min(context + new_tokens, window), min(context, window)
+    pairs = reach * new_tokens + (reach - behind) * (context - 0.5 * (reach + behind))
+    share = pairs / causal_area(length, window)
     c = cell
     launch = cells[c] + cells[c + 1] * batch
     area = length * ((cells[c + 2] + cells[c + 3] * batch) + length * (cells[c + 4] + cells[c + 5] * batch))

@@ -1,4 +1,4 @@
-"""Where the MFU of an attention request comes from: our latency grids, a peer's bucket table, or a rule of `BenchData`."""
+"""Where the MFU of an attention request comes from: our latency grids, a bucket table, or a rule of `BenchData`."""
 
 from __future__ import annotations
 
@@ -54,15 +54,16 @@ class _TableLookup:
         """Return MFU with source and distance at (batch, KV length) or at (length,)."""
         whole = [np.asarray(x).astype(np.int64) for x in at]
         data, gpu, rule = self.source.data, self.source.gpu, self.source.rule
-        options: dict[str, Any] = {"rule": rule, "details": True}
-        if rule not in ("blis_v2", "blis_floor", "infersim"):
-            options["missing"] = "raise"
+        options: dict[str, Any] = {"rule": rule, "details": True, "tp": self.tp}
+        if not self.source.peer:
+            options["missing"] = "nearest" if self.source.transfer else "raise"
+        method: Any
         if self.phase == "prefill":
             method = data.attn_prefill_mfu if self.family == "mha" else data.mla_prefill_mfu
-            return or_policy(self.source, lambda: method(gpu, *self.key, *whole, tp=self.tp, **options), whole[0].shape)
-        method = data.attn_decode_mfu if self.family == "mha" else data.mla_decode_mfu
-        options["kv_dtype"] = self.kv_dtype
-        return or_policy(self.source, lambda: method(gpu, *self.key, *whole, tp=self.tp, **options), whole[0].shape)
+        else:
+            method = data.attn_decode_mfu if self.family == "mha" else data.mla_decode_mfu
+            options["kv_dtype"] = self.kv_dtype
+        return or_policy(self.source, lambda: method(gpu, *self.key, *whole, **options), whole[0].shape)
 
 
 @dataclass(frozen=True, eq=False)

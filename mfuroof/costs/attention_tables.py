@@ -127,7 +127,8 @@ def _own_shape(a: AttentionSpec, model: ModelConfig, tp: int) -> _Shape:
     if a.mla is not None:
         m = a.mla
         stored = kv.mla_bytes_per_token if kv.mla_bytes_per_token else m.cached_elements * kv.bytes_per_element
-        decode, prefill = 2.0 * heads * (m.cached_elements + m.kv_lora_rank), 2.0 * heads * (m.qk_head_dim + m.v_head_dim)
+        decode = 2.0 * heads * (m.cached_elements + m.kv_lora_rank)
+        prefill = 2.0 * heads * (m.qk_head_dim + m.v_head_dim)
         key = (a.num_attention_heads, m.kv_lora_rank, m.qk_rope_head_dim)
         expanded = (a.num_attention_heads, m.qk_nope_head_dim, m.qk_rope_head_dim)
         return _Shape("mla", key, expanded, cap, decode, prefill, float(stored))
@@ -143,7 +144,8 @@ def _peer_shape(a: AttentionSpec, model: ModelConfig, tp: int) -> _Shape:
     element = 1.0 if kv_format_of(model.kv_dtype).bytes_per_element <= 1.0 else 2.0
     if a.mla is not None:
         m, heads = a.mla, a.num_attention_heads
-        decode, prefill = 2.0 * heads * (m.cached_elements + m.kv_lora_rank), 2.0 * heads * (m.qk_head_dim + m.v_head_dim)
+        decode = 2.0 * heads * (m.cached_elements + m.kv_lora_rank)
+        prefill = 2.0 * heads * (m.qk_head_dim + m.v_head_dim)
         key, expanded = (heads, m.kv_lora_rank, m.qk_rope_head_dim), (heads, m.qk_nope_head_dim, m.qk_rope_head_dim)
         return _Shape("mla", key, expanded, NO_CAP, decode, prefill, m.cached_elements * element)
     flops = 4.0 * (a.num_attention_heads // tp) * a.head_dim

@@ -46,7 +46,7 @@ _RULES = {
 _NO_BREAKDOWN = np.empty((0, 0))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BoundConstantMfu:
     """A model on a GPU under ``cost="constant_mfu"``.
 
@@ -169,6 +169,9 @@ class BoundConstantMfu:
             float(prefill_context),
             float(emits),
         )
+
+    def __repr__(self) -> str:
+        return f"BoundConstantMfu({', '.join(self.components)}; MFU {self.mfu_prefill:g} and {self.mfu_decode:g})"
 
     def _parts(self, batch: StepBatch) -> F64:
         parts = np.empty((len(formula.PARTS), len(batch)))

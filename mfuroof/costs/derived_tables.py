@@ -32,8 +32,8 @@ def derive(
 ) -> tuple[BenchData, tuple[tuple[str, str], ...]]:
     """Return MFU tables of the kernels a model needs, and the label under which each format's GEMMs are filed.
 
-    MFU is relative to the rates of ``hardware``, unrounded. Attention is that of one prompt (prefill), 16-bit scores and
-    the model's cache dtype, without windows. Expert kernels are measured as a whole: both projections get its MFU.
+    MFU is relative to the rates of ``hardware``, unrounded. Attention is that of one prompt (prefill), 16-bit scores
+    and the model's cache dtype, without windows. Expert kernels are measured as a whole: both projections get its MFU.
     For BLIS's rules decode files are named as it looks for them, by the heads of the model and the ranks.
     """
     files: list[BenchFile] = []

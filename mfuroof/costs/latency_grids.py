@@ -46,8 +46,10 @@ class DecodeTimes:
         """Return source codes and distances to the data. [octaves]"""
         r = np.clip(np.searchsorted(self.batch, batch, side="right") - 1, 0, self.batch.size - 1)
         c = np.clip(np.searchsorted(self.kv_len, kv_len, side="right") - 1, 0, self.kv_len.size - 1)
-        on = (self.batch[r] == batch) & (self.kv_len[c] == kv_len) & self.measured[r, c]
-        up_r, up_c = np.minimum(r + 1, self.batch.size - 1), np.minimum(c + 1, self.kv_len.size - 1)
+        on_r, on_c = self.batch[r] == batch, self.kv_len[c] == kv_len
+        on = on_r & on_c & self.measured[r, c]
+        up_r = np.where(on_r, r, np.minimum(r + 1, self.batch.size - 1))
+        up_c = np.where(on_c, c, np.minimum(c + 1, self.kv_len.size - 1))
         known = self.measured[r, c] & self.measured[up_r, c] & self.measured[r, up_c] & self.measured[up_r, up_c]
         inside = (batch >= self.batch[0]) & (batch <= self.batch[-1]) & (kv_len <= self.kv_len[-1]) & known
         code = np.where(on, Source.EXACT, np.where(inside, Source.INTERPOLATED, Source.EXTRAPOLATED))
@@ -75,7 +77,8 @@ class PrefillTimes:
         """Return source codes and distances to the data. [octaves]"""
         known = self.length[1:]
         inside = (length >= known[0]) & (length <= known[-1])
-        code = np.where(np.isin(length, known), Source.EXACT, np.where(inside, Source.INTERPOLATED, Source.EXTRAPOLATED))
+        between = np.where(inside, Source.INTERPOLATED, Source.EXTRAPOLATED)
+        code = np.where(np.isin(length, known), Source.EXACT, between)
         return np.maximum(code, self.code).astype(np.uint8), np.maximum(_octaves(length, known), self.octaves)
 
 
@@ -103,7 +106,7 @@ def decode_times(
     """
     found = _choose(source, family, "decode", key, tp, params, kv_dtype)
     if found is None:
-        grid = np.outer([1.0, 2.0], [0.0, 1.0]) * at_one_s
+        grid = np.array([[0.0, at_one_s], [0.0, 2.0 * at_one_s]])
         code, scale = _absent(params)
         ones = freeze([1.0, 2.0]), freeze([0.0, 1.0])
         return DecodeTimes(*ones, freeze(grid * scale), np.zeros(grid.shape, bool), code, np.nan)
@@ -188,8 +191,9 @@ def _absent(params: CostParams) -> tuple[int, float]:
 def _choose(
     source: TableSource, family: str, phase: str, key: tuple[int, ...], tp: int, params: CostParams, kv_dtype: str
 ) -> tuple[BenchFile, float] | None:
-    """Return the file of a configuration and how far it is from it: this model's at tp, a rank's like it, the nearest."""
-    files = [f for f in source.data.select(source.gpu, family, phase) if not kv_dtype or f.select(kv_dtype=kv_dtype).any()]
+    """Return the file of a configuration, and how far it is: this model's at tp, a rank's like it, or the nearest."""
+    files = source.data.select(source.gpu, family, phase)
+    files = tuple(f for f in files if not kv_dtype or f.select(kv_dtype=kv_dtype).any())
     sharded = 2 if family == "mha" else 1
     rank = tuple(max(1, value // tp) if i < sharded else value for i, value in enumerate(key))
     exact = next((f for f in files if f.tp == tp and f.key == key), None)
@@ -198,7 +202,8 @@ def _choose(
         return exact, 0.0
     if not files or not params.transfer:
         if params.missing == "raise":
-            sought = f"{source.gpu} {phase} attention {'-'.join(map(str, rank))}" + (f", {kv_dtype} cache" if kv_dtype else "")
+            sought = f"{source.gpu} {phase} attention {'-'.join(map(str, rank))}"
+            sought += f", {kv_dtype} cache" if kv_dtype else ""
             raise MissingTableError(sought, [f.path for f in files], 'missing="roofline" prices it by its roofline')
         return None
 

@@ -55,7 +55,7 @@ _ONE_PASS_ROWS = [0, 1, 2, 6, 8, 9]
 _NO_BREAKDOWN = np.empty((0, 0))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BoundMfuTable:
     """A model on a GPU under ``cost="mfu_table"``.
 
@@ -219,6 +219,9 @@ class BoundMfuTable:
     def bytes_moved(self, batch: StepBatch) -> Mapping[str, F64]:
         """Return the traffic of one GPU: weights, KV cache, activations. [bytes]"""
         return StepCounts.of(batch).bytes_moved(self.work)
+
+    def __repr__(self) -> str:
+        return f"BoundMfuTable({', '.join(self.components)}; {len(self.kinds)} kinds of attention)"
 
     def _parts(self, batch: StepBatch) -> F64:
         parts = np.empty((len(formula.COLUMNS), len(batch)))

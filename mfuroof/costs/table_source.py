@@ -41,16 +41,17 @@ class TableSource:
         Tables, and the GPU of them that stands for the hardware.
     rule
         Rule of `BenchData`: ``params.lookup_rule``, with "linear" (times) for "latency".
+    missing, transfer
+        Of `CostParams`: what an unmeasured shape gets, and whether the nearest attention configuration stands in.
     gemm_gpus
         GPU name under which GEMMs of a storage format are filed; any other format reads ``gpu``.
-    peak_dtype
-        Rate that generic GEMM MFUs are relative to.
     """
 
     data: BenchData
     gpu: str
     rule: str
     missing: str
+    transfer: bool
     gemm_gpus: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -112,7 +113,7 @@ def open_tables(
         if tables.peaks is None and _same_gpu(gpu, hardware.name):
             figures = {**hardware.peak_flops_per_s, "hbm_bytes_per_s": hardware.hbm_bytes_per_s}
             tables = replace(tables, peaks={gpu: figures}, cache={})
-        return TableSource(tables, gpu, rule, params.missing)
+        return TableSource(tables, gpu, rule, params.missing, params.transfer)
     from mfuroof.costs.derived_tables import derive
     from mfuroof.tables.store import KernelTables, load_tables
 
@@ -122,7 +123,7 @@ def open_tables(
         expected = "MFU tables (load_bench_data), kernel tables (load_tables), a folder of either, or None"
         raise InputError(Problem("tables", type(tables).__name__, expected))
     data, gemm_gpus = derive(tables, model, hardware, parallel, params)
-    return TableSource(data, tables.gpu, rule, params.missing, gemm_gpus)
+    return TableSource(data, tables.gpu, rule, params.missing, params.transfer, gemm_gpus)
 
 
 def _is_bench_folder(folder: Path) -> bool:

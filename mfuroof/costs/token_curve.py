@@ -74,7 +74,8 @@ def token_curve(ops: list[TokenOp], source: TableSource, params: CostParams, pha
     last = _last_count(ops, source)
     while True:
         counts = np.arange(last + 1, dtype=np.float64)
-        total, memory = np.zeros(counts.size), np.zeros(counts.size)
+        total: F64 = np.zeros(counts.size)
+        memory: F64 = np.zeros(counts.size)
         worst, far = np.zeros(counts.size, np.uint8), np.zeros(counts.size)
         slope, crossing = 0.0, 0.0
         for op in ops:
@@ -84,7 +85,8 @@ def token_curve(ops: list[TokenOp], source: TableSource, params: CostParams, pha
             weight_bound = op.flops_per_token * counts / op.peak_flops_per_s < floor
             memory += np.where(weight_bound, charged, 0.0)
             slope += op.count * time[-1] / counts[-1]
-            worst, far = np.maximum(worst, code), np.fmax(far, distance)
+            np.maximum(worst, code, out=worst)
+            np.fmax(far, distance, out=far)
             if time[-1] < floor[-1]:
                 crossing = max(crossing, floor[-1] / (time[-1] / counts[-1]))
         if crossing < last or last >= MAX_TOKENS:
@@ -112,7 +114,8 @@ def _op_seconds(
     """Return time by MFU, weight floor, source and distance of one call at every count, the first being 0."""
     knots = _knots(op, source)
     knots = knots[knots <= counts[-1]]
-    by_latency, stepped = source.rule == "linear", source.rule in _STEPPED
+    by_latency = source.rule == "linear"
+    stepped = source.rule in _STEPPED and (op.experts is None or phase == "prefill")  # grouped decode reads the nearest
     sampled = np.unique(np.concatenate([[1.0], knots])) if by_latency or stepped else counts[1:]
     mfu, code, distance = _read(op, sampled, source, params, phase)
     at = np.clip(np.searchsorted(sampled, counts, side="right") - 1, 0, sampled.size - 1)

@@ -107,7 +107,7 @@ def _dense_width(model: ModelConfig, width: int) -> int:
 
 
 def _moe_layers(model: ModelConfig) -> int:
-    """Layers with experts: all, or one in ``step + 1`` where they are interleaved (a layer too few: the peer's rule)."""
+    """Layers with experts: all, or by the peer's rule one in ``step + 1`` where they are interleaved."""
     step, layers = _interleave_step(model), model.num_hidden_layers
     return layers // (step + 1) if step > 0 else layers
 

@@ -2,7 +2,8 @@
 
 The package ships one parquet file per GPU, operation, engine and engine version. For every GPU and engine this takes
 the version the package itself calls current (`slots`), maps each table (`mapping`, `convert`), merges repeated keys
-(`merge`), fills known gaps from a named sibling, says how noisy the result is (`quality`), and writes ``<out>/<gpu>/<family>/<engine>.parquet`` with its provenance.
+(`merge`), fills known gaps from a named sibling, says how noisy the result is (`quality`), and writes
+``<out>/<gpu>/<family>/<engine>.parquet`` with its provenance.
 """
 
 from __future__ import annotations

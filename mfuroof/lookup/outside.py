@@ -9,7 +9,7 @@ import numpy as np
 
 from mfuroof._boundary import choice
 from mfuroof._types import F64, U8, ArrayLike, freeze
-from mfuroof.core import gemm, lookup
+from mfuroof.core import gemm, grid, lookup
 from mfuroof.core.sources import CLAMPED, EXTRAPOLATED
 from mfuroof.errors import InputError, Problem
 from mfuroof.lookup.run import Table, axes_of, run_values
@@ -106,7 +106,7 @@ def edges(table: Table, rule: int, at: list[F64]) -> list[F64]:
     at = [freeze(point) for point in at]
     places: list[F64] = [np.empty(at[0].size) for _ in at]
     if isinstance(table, Table2D):
-        lookup.grid_clamp(table.rows, table.offsets, table.cols, rule, *at, *places)
+        grid.grid_clamp(table.rows, table.offsets, table.cols, rule, *at, *places)
     else:
         gemm.sites_clamp(table.k, table.n, table.offsets, table.m, *at, *places)
     return places

@@ -11,7 +11,7 @@ import numpy as np
 
 from mfuroof._boundary import Problems
 from mfuroof._types import F64, U8, ArrayLike, freeze
-from mfuroof.core import gemm, lookup
+from mfuroof.core import gemm, grid, lookup
 from mfuroof.tables.compiled import GemmSites, Table1D, Table2D
 
 __all__ = ["Details", "Table", "arrays_of", "axes_of", "coordinates", "run_details", "run_values"]
@@ -20,12 +20,12 @@ Table: TypeAlias = Table1D | Table2D | GemmSites
 
 VALUES: dict[type, Any] = {
     Table1D: lookup.curve_lookup,
-    Table2D: lookup.grid_lookup,
+    Table2D: grid.grid_lookup,
     GemmSites: gemm.sites_lookup,
 }
 DETAILS: dict[type, Any] = {
     Table1D: lookup.curve_details,
-    Table2D: lookup.grid_details,
+    Table2D: grid.grid_details,
     GemmSites: gemm.sites_details,
 }
 

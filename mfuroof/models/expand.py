@@ -40,26 +40,32 @@ def _numbers(spec: str) -> Iterable[int]:
 
 
 def condense(names: Iterable[str]) -> list[str]:
-    """Return names with runs of numbers folded, first in the last numbered place, then in the one before."""
-    folded = list(dict.fromkeys(names))
-    for place in (-1, -2):
-        folded = _fold(folded, place)
+    """Return names with runs of numbers folded: in the last place that still has a number, then in the one before.
+
+    Examples
+    --------
+    >>> condense(["a.0.b.0", "a.0.b.1", "a.1.b.0", "a.1.b.1", "c"])
+    ['a.{0-1}.b.{0-1}', 'c']
+    """
+    names = list(dict.fromkeys(names))
+    folded = _fold(names)
+    while len(folded) < len(names):
+        names, folded = folded, _fold(folded)
     return folded
 
 
-def _fold(names: list[str], place: int) -> list[str]:
+def _fold(names: list[str]) -> list[str]:
     groups: dict[tuple[str, str], list[int]] = {}
     order: list[tuple[str, str] | str] = []
     for name in names:
         spots = list(_NUMBER.finditer(name))
-        if len(spots) < -place or (place == -1 and len(spots) == 1 and False):
+        if not spots:
             order.append(name)
             continue
-        spot = spots[place]
-        key = (name[: spot.start()], name[spot.end() :])
+        key = (name[: spots[-1].start()], name[spots[-1].end() :])
         if key not in groups:
             order.append(key)
-        groups.setdefault(key, []).append(int(spot[0]))
+        groups.setdefault(key, []).append(int(spots[-1][0]))
     return [k if isinstance(k, str) else f"{k[0]}{_spec(groups[k])}{k[1]}" for k in order]
 
 

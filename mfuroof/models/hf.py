@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -19,9 +20,12 @@ from mfuroof.models.quantization import Quantization
 from mfuroof.models.text import short
 from mfuroof.precision import FORMATS, canonical_dtype, canonical_kv_dtype
 
-__all__ = ["SIDECAR_FILES", "fields_of_numbers", "load_json", "merge_text_config", "read"]
+__all__ = ["DTYPES", "SIDECAR_FILES", "fields_of_numbers", "load_json", "merge_text_config", "read"]
 
 SIDECAR_FILES = ("hf_quant_config.json", "quantize_config.json", "quant_config.json")
+DTYPES = ("bf16", "fp16", "fp32")
+"""What unquantised weights can be stored in."""
+
 _NESTS = ("text_config", "llm_config", "language_config", "thinker_config")
 _OWN = ("name", "dtype", "kv_dtype", "quantization", "formats", "exact")
 
@@ -31,14 +35,14 @@ def read(source: Any, name: str | None, sidecar: Any, precedence: str) -> ModelC
     choice("quantization_precedence", precedence, ("config", "sidecar"))
     side = sidecar if sidecar is None or isinstance(sidecar, Mapping) else load_json(sidecar, "sidecar")
     config, default_name = source, ""
-    if isinstance(source, str) and not Path(source).exists():
+    if isinstance(source, str) and not os.path.exists(source):
         from mfuroof.models.registry import entry
 
         default_name, config, known_side = entry(source)
         side = known_side if side is None else side
     elif isinstance(source, str | PathLike):
         path = Path(source)
-        file = path / "config.json" if path.is_dir() else path
+        file = path / "config.json" if os.path.isdir(path) else path
         config = load_json(file, "config")
         default_name = file.resolve().parent.name
         if side is None:
@@ -79,6 +83,9 @@ def _small(value: Any) -> int:
 def fields_of_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a `ModelConfig` given straight from numbers, under Hugging Face's names."""
     own = {k: given[k] for k in _OWN if k in given}
+    if "torch_dtype" in given:
+        own.setdefault("dtype", given["torch_dtype"])
+        given = {k: v for k, v in given.items() if k != "torch_dtype"}
     fields = Fields({k: v for k, v in given.items() if k not in _OWN}, lenient=True)
     arch = read_architecture(fields)
     unread = [k for k in given if k not in _OWN and k not in fields.seen]
@@ -86,7 +93,11 @@ def fields_of_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
         raise UnknownNameError("field of ModelConfig", unread[0], (*_OWN, *sorted(fields.seen)))
     own["dtype"] = canonical_dtype(own.get("dtype", "bf16"))
     fmt = FORMATS[own["dtype"]]
-    own["kv_dtype"] = canonical_kv_dtype(own.get("kv_dtype", own["dtype"] if fmt.bits >= 16 else "bf16"))
+    if own["dtype"] not in DTYPES:
+        raise UnknownNameError(
+            "dtype", given.get("dtype"), DTYPES, "Narrower weights: with_precision(weight_dtype=...)."
+        )
+    own["kv_dtype"] = canonical_kv_dtype(own.get("kv_dtype", own["dtype"]))
     own.setdefault("quantization", Quantization(weight_bits=fmt.bits))
     own["model_type"] = str(given.get("model_type") or "")
     return {**own, **_shape(arch, given), "layers": arch.layers}

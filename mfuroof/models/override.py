@@ -70,6 +70,8 @@ def with_precision(
         edit.weights(format_of(name))
     if (name := _given(moe_dtype)) is not None:
         fmt = format_of(name)
+        if not model.is_moe:
+            _warn("moe_dtype", name, f"{model.name or 'the model'} has no routed experts; nothing changes")
         edit.kinds({"experts"}, fmt)
     if (name := _given(act_dtype)) is not None:
         edit.activations(canonical_dtype(name))
@@ -86,6 +88,10 @@ def with_precision(
 
 def _given(name: str | None) -> str | None:
     return None if name is None or str(name).strip().lower() == "auto" else name
+
+
+def _warn(key: str, value: object, what: str) -> None:
+    warnings.warn(f"{key} = {value}: {what}", MfuroofWarning, stacklevel=5)
 
 
 class _Edit:
@@ -105,6 +111,7 @@ class _Edit:
 
     def weights(self, fmt: Format) -> None:
         self.method = fmt.name
+        self.fields["weight_bytes_per_param"] = None
         if self.quantised:
             self._each(lambda m, old: fmt if old is not None else None)
         elif fmt.bits >= SIXTEEN:
@@ -128,6 +135,8 @@ class _Edit:
 
     def activations(self, dtype: str) -> None:
         if not self.quantised:
+            if dtype not in ("bf16", "fp16", "fp32"):
+                _warn("act_dtype", dtype, "no weight is quantised; nothing changes")
             return
         self.method = self.method or self.model.quantization.method
         self._each(lambda m, old: None if old is None else with_activations(old, dtype))
@@ -145,8 +154,7 @@ class _Edit:
         self._each(lambda m, old: fmt)
         width = FORMATS[self.fields["dtype"]].bytes_per_weight
         if size > width:
-            text = f"weight_bytes_per_param = {size:g}: weights are wider than the compute dtype ({width:g} bytes)"
-            warnings.warn(text, MfuroofWarning, stacklevel=5)
+            _warn("weight_bytes_per_param", size, f"weights are wider than the compute dtype ({width:g} bytes)")
 
     def _each(self, choose: Any) -> None:
         """Set every matrix's format to ``choose(module, its own format or None)``."""

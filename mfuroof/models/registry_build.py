@@ -31,6 +31,21 @@ _DROPPED = re.compile(
     r"projector.*|num_reward.*|media_.*|mlp_hidden_dropout|hc_eps|hc_sinkhorn.*|activation_situ.*|top_k|boa_.*|boi_.*|"
     r"eoa_.*|eoi_.*|use_unified.*|initial_context.*|moe_router_(?!bias).*|use_mamba.*|mamba_hidden.*)$"
 )
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "meta-llama/Meta-Llama-3.1-8B": ("meta-llama/Meta-Llama-3-8B", "meta-llama/Llama-3-8B"),
+    "meta-llama/Meta-Llama-3.1-70B": (
+        "meta-llama/Llama-3.3-70B",
+        "meta-llama/Meta-Llama-3-70B",
+        "meta-llama/Llama-3-70B",
+    ),
+    "deepseek-ai/DeepSeek-V3": ("deepseek-ai/DeepSeek-V3-0324", "deepseek-ai/DeepSeek-V3.1"),
+    "deepseek-ai/DeepSeek-R1": ("deepseek-ai/DeepSeek-R1-0528",),
+    "moonshotai/Kimi-K2-Instruct": ("moonshotai/Kimi-K2-Instruct-0905",),
+    "Qwen/Qwen3-30B-A3B": ("Qwen/Qwen3-30B-A3B-Instruct-2507", "Qwen/Qwen3-30B-A3B-Thinking-2507"),
+    "Qwen/Qwen3-235B-A22B": ("Qwen/Qwen3-235B-A22B-Instruct-2507", "Qwen/Qwen3-235B-A22B-Thinking-2507"),
+}
+"""Checkpoints of the same architecture and precision."""
+
 _KEEP_NULL = ("sliding_window",)
 
 
@@ -44,6 +59,8 @@ def condensed(config: Mapping[str, Any]) -> dict[str, Any]:
             out[key] = condensed(value)
         elif key in ("quantization_config", "quantization"):
             out[key] = _short(value)
+        elif key == "block_configs":
+            out[key] = [{part: {k: v for k, v in body.items() if v} for part, body in block.items()} for block in value]
         else:
             out[key] = value
     return out
@@ -74,6 +91,8 @@ def main(folder: str, target: str) -> None:
             continue
         owner, _, model = file.name.removesuffix("_config.json").partition("--")
         entry: dict[str, Any] = {"config": condensed(json.loads(file.read_text()))}
+        if f"{owner}/{model}" in ALIASES:
+            entry = {"aliases": list(ALIASES[f"{owner}/{model}"]), **entry}
         side = file.with_name(file.name.removesuffix("_config.json") + "_hf_quant_config.json")
         if side.is_file():
             entry["sidecar"] = _short(json.loads(side.read_text()))

@@ -21,6 +21,9 @@ from mfuroof.ops.rooflines import GemmRoofline
 
 __all__ = ["REACH_OCTAVES", "GemmTable"]
 
+SPIKE = 1.15
+"""A time this far above both its neighbours in m is an accident of its measurement: no kernel is slower at 7 rows than
+at both 6 and 8 by more. Such points are single (a 45 us between two of 22 us), and noise only ever adds time."""
 REACH_OCTAVES = 2.0
 """Farthest site that may lend its utilisation; beyond it there is no answer, except past the grid on one axis."""
 
@@ -41,6 +44,8 @@ class GemmTable:
         Roofline of the GPU and dtype that is asked for; where it is another one, the utilisation is held.
     stand_in
         Another GPU or dtype was measured than is asked for: everything read is a substitution.
+    despike
+        Bring a point that stands more than `SPIKE` above both its neighbours down to the larger of them.
     """
 
     label: str
@@ -51,6 +56,7 @@ class GemmTable:
     measured_on: GemmRoofline
     wanted: GemmRoofline
     stand_in: bool = False
+    despike: bool = False
 
     @cached_property
     def _starts(self) -> I64:
@@ -100,7 +106,11 @@ class GemmTable:
         rows = slice(self._starts[site], self._starts[site + 1])
         m = self.m[rows].astype(np.float64)
         floor = self.measured_on.time_s(m, *(float(axis[site]) for axis in self._sites))
-        return m, np.maximum(self.latency_s[rows], floor)  # weights hot in L2 can beat HBM, which no step can
+        time = self.latency_s[rows]
+        if self.despike and time.size > 2:
+            beside = np.maximum(np.concatenate([time[1:2], time[:-1]]), np.concatenate([time[1:], time[-1:]]))
+            time = np.where(time > SPIKE * beside, beside, time)
+        return m, np.maximum(time, floor)  # weights hot in L2 can beat HBM, which no step can
 
     def _finish(self, m: F64, time: F64, n: int, k: int, source: Source) -> Curve:
         if self.stand_in:

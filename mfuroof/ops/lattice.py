@@ -14,6 +14,7 @@ import numpy as np
 from mfuroof._types import F64, I64, U8
 from mfuroof.core.isotonic import isotonic, isotonic_grid
 from mfuroof.core.sources import Source
+from mfuroof.errors import Problem, TableFormatError
 
 __all__ = ["DecodeGrid", "PrefillGrid", "decode_grid", "prefill_grid"]
 
@@ -50,20 +51,27 @@ def decode_grid(batch: I64, kv_len: I64, latency_s: F64, *, monotone: bool) -> D
 
     Beyond the frontier a batch row goes on with the slope along KV that the next smaller batch shows there:
     T(B, kv) = T(B, last) + B/B' (T(B', kv) - T(B', last)), which leaves 0.4-3 % median error where holding the
-    utilisation leaves 8-41 %. Past the whole grid the utilisation is held.
+    utilisation leaves 8-41 %. Past the longest length of any batch each row goes on with the slope of its own last
+    octave; more requests than measured take proportionally longer.
+
+    Raises
+    ------
+    TableFormatError
+        Fewer than two lengths were measured for one request, so there is no row to start from.
     """
     grid, source = _measured(batch, kv_len, latency_s, BATCH_OCTAVES)
     first = int(np.argmax(np.isfinite(grid[0])))
     grid[:, :first] = grid[:, first : first + 1]  # below the shortest measured length the kernel is launch-bound
     source[:, :first] = Source.CLAMPED
+    longest = int(np.flatnonzero(np.isfinite(grid).any(axis=0))[-1])
     for i in range(BATCH_OCTAVES):
         known = np.flatnonzero(np.isfinite(grid[i]))
         last = int(known[-1]) if known.size else -1
         for j in range(last + 1, LENGTH_OCTAVES):
-            if i == 0:
-                grid[0, j] = grid[0, j - 1] * min(grid[0, j - 1] / grid[0, j - 2], 2.0)
-            elif last < 0:
+            if last < 0:
                 grid[i, j] = 2.0 * grid[i - 1, j]
+            elif i == 0 or j > longest:
+                grid[i, j] = grid[i, j - 1] + 2.0 * max(grid[i, j - 1] - grid[i, j - 2], 0.0)
             else:
                 grid[i, j] = grid[i, last] + 2.0 * (grid[i - 1, j] - grid[i - 1, last])
     grid = _fill_holes(grid)
@@ -79,6 +87,11 @@ def prefill_grid(batch: I64, new_tokens: I64, latency_s: F64, *, monotone: bool,
     the longest prompt the utilisation of the last one is held (time grows with the square of the length).
     ``launch`` is the time of one-token prompts. The rest is kept non-decreasing *per token of prompt* and in the
     batch, which makes a chunk behind a cached prefix monotone in both its lengths.
+
+    Raises
+    ------
+    TableFormatError
+        Fewer than two lengths were measured for one prompt.
     """
     grid, source = _measured(batch, new_tokens, latency_s, PREFILL_BATCH_OCTAVES)
     for j in range(LENGTH_OCTAVES):
@@ -109,6 +122,10 @@ def _measured(batch: I64, length: I64, latency_s: F64, rows: int) -> tuple[F64, 
     on = (i == np.floor(i)) & (j == np.floor(j)) & (i < rows) & (j < LENGTH_OCTAVES)
     grid[i[on].astype(int), j[on].astype(int)] = latency_s[on]
     source[i[on].astype(int), j[on].astype(int)] = Source.EXACT
+    alone = int(np.isfinite(grid[0]).sum())
+    if alone < 2:
+        expected = "at least two, at powers of two: every other batch is read against that row"
+        raise TableFormatError(Problem("attention table", f"{alone} lengths for one request", expected))
     return grid, source
 
 

@@ -124,6 +124,7 @@ class Plan:
                 case.tp_size,
                 cost=sweep.cost,  # type: ignore[arg-type]
                 engine=case.engine,
+                tables=sweep.tables,
                 params=sweep.params,
                 weight_dtype=case.weight_dtype,
                 kv_dtype=case.kv_dtype,

@@ -9,6 +9,7 @@ from os import PathLike
 from typing import Any
 
 from mfuroof._boundary import Problems, choice
+from mfuroof.engines import ENGINES
 from mfuroof.hardware import Hardware, get_hardware
 from mfuroof.models import ModelConfig
 from mfuroof.params import CostParams
@@ -23,7 +24,6 @@ CHUNK_ROWS = 2**16
 """Steps priced at a time by one thread: its arrays stay in the second-level cache. [steps]"""
 
 _SHOWN = 64
-_ENGINES = ("vllm", "sglang", "trtllm")
 _OWN = (None, "own")
 
 
@@ -56,8 +56,8 @@ class Sweep:
         Tokens each of them computes in the step; 0 for none. [tokens]
     prefill_context
         Tokens each of them has in the cache. [tokens]
-    cost, params
-        Cost family and conventions, as in `StepEvaluator`.
+    cost, params, tables
+        Cost family, conventions and measured tables, as in `StepEvaluator`; the tables serve every case.
     memory_utilization
         Share of GPU memory an engine may use, for the question whether a step fits, in (0, 1]. [fraction]
 
@@ -87,6 +87,7 @@ class Sweep:
     prefill_context: Any = 0
     cost: str = "kernels"
     params: CostParams | None = None
+    tables: Any = None
     memory_utilization: float = 0.9
 
     def __post_init__(self) -> None:
@@ -94,7 +95,7 @@ class Sweep:
         clean: dict[str, Any] = {
             "model": tuple(m if isinstance(m, ModelConfig) else ModelConfig.from_hf(m) for m in _several(self.model)),
             "gpu": tuple(g if isinstance(g, Hardware) else get_hardware(g) for g in _several(self.gpu)),
-            "engine": tuple(choice("engine", e, _ENGINES) for e in _several(self.engine)),
+            "engine": tuple(choice("engine", e, ENGINES) for e in _several(self.engine)),
             "weight_dtype": tuple(None if d in _OWN else canonical_dtype(d) for d in _several(self.weight_dtype)),
             "kv_dtype": tuple(None if d in _OWN else canonical_kv_dtype(d) for d in _several(self.kv_dtype)),
             "tp_size": tuple(axis_values("tp_size", self.tp_size).tolist()),
@@ -135,7 +136,8 @@ class Sweep:
             values = getattr(self, name)
             whole = values.size <= _SHOWN
             text[name] = values.tolist() if whole else f"{values.size} values, {values[0]} .. {values[-1]}"
-        text |= {"cost": self.cost, "memory_utilization": self.memory_utilization}
+        tables = self.tables if self.tables is None else str(self.tables)
+        text |= {"cost": self.cost, "tables": tables, "memory_utilization": self.memory_utilization}
         return text | {"params": {} if self.params is None else self.params.changed()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 from mfuroof.models.detect.block import Block
@@ -13,6 +14,7 @@ __all__ = ["STYLES", "MapMatcher", "PatternMatcher"]
 
 T = TypeVar("T")
 
+_PLAIN = re.compile(r"[\w.-]+")
 _LAYER = re.compile(r"layers\\?\.(\d+)(?=\\?\.|$)")
 
 
@@ -51,6 +53,8 @@ STYLES: Mapping[str, Callable[[str], str]] = {
 class PatternMatcher:
     """Names given as patterns, sorted by layer so that a layer only meets its own.
 
+    Plain names are looked up instead of being compiled: real lists have hundreds.
+
     Parameters
     ----------
     patterns
@@ -62,30 +66,45 @@ class PatternMatcher:
     """
 
     def __init__(self, patterns: Iterable[str], style: str, block: Block, key: str) -> None:
-        by_layer: dict[int | None, list[str]] = {}
+        self._runs = style in ("component", "wildcard")
+        self._plain: dict[int | None, set[str]] = {}
+        sources: dict[int | None, list[str]] = {}
         for pattern in dict.fromkeys(patterns):
+            found = _LAYER.search(pattern)
+            layer = int(found[1]) if found else None
+            if style != "regex" and _PLAIN.fullmatch(pattern):
+                self._plain.setdefault(layer, set()).add(pattern)
+                continue
             source = STYLES[style](pattern)
             try:
                 re.compile(source)
             except (re.error, OverflowError, RecursionError):
                 block.warn(key, pattern, "is no valid pattern and was left out")
                 continue
-            layer = _LAYER.search(pattern)
-            by_layer.setdefault(int(layer[1]) if layer else None, []).append(source)
-        self._by_layer = {k: re.compile("|".join(f"(?:{p})" for p in v)) for k, v in by_layer.items()}
+            sources.setdefault(layer, []).append(source)
+        self._regex = {k: re.compile("|".join(f"(?:{p})" for p in v)) for k, v in sources.items()}
 
     @property
     def by_layer(self) -> bool:
         """Whether any pattern names a layer."""
-        return any(k is not None for k in self._by_layer)
+        return any(k is not None for k in (*self._regex, *self._plain))
 
     def matches(self, names: Sequence[str], layer: int | None) -> bool:
         """Return whether any spelling of a module is meant."""
         for key in {None, layer}:
-            regex = self._by_layer.get(key)
+            plain, regex = self._plain.get(key), self._regex.get(key)
+            if plain is not None and any(not plain.isdisjoint(_runs(n) if self._runs else (n,)) for n in names):
+                return True
             if regex is not None and any(regex.match(n) for n in names):
                 return True
         return False
+
+
+@lru_cache(maxsize=2**16)
+def _runs(name: str) -> tuple[str, ...]:
+    """Return every run of whole components of a dotted name."""
+    parts = name.split(".")
+    return tuple(".".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1))
 
 
 class MapMatcher(Generic[T]):

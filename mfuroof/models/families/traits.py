@@ -69,7 +69,8 @@ TRAITS = MappingProxyType(
         "mistral": Traits(qkv_bias=False, out_bias=False, window_default=4096),
         "mixtral": Traits(qkv_bias=False, out_bias=False),
         **dict.fromkeys(
-            ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"), Traits(qkv_bias=True, out_bias=False)
+            ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"),
+            Traits(qkv_bias=True, out_bias=False),
         ),
         "qwen2_moe": Traits("qkv_bias", False, False, bias_default=True, shared_gate=True),
         "qwen3": _QWEN3,

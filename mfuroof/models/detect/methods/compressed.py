@@ -97,6 +97,8 @@ def _group(block: Block, name: str, body: Any) -> tuple[Format, list[str]] | Non
     inner = block.sub(weights, f"config_groups.{name}.weights")
     own = body.get("format")
     stored = own if isinstance(own, str) else block.text("format")
+    if stored == "dense":  # trained for a precision, but stored without it
+        return None
     fmt = _weights(inner, _activations(block, name, body.get("input_activations")), stored)
     return None if fmt is None else (fmt, block.sub(body, f"config_groups.{name}").names("targets"))
 
