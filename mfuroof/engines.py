@@ -50,9 +50,18 @@ ENGINES = MappingProxyType(
     {
         p.name: p
         for p in (
-            EngineProfile("vllm", "vllm", ("Blackwell",)),
-            EngineProfile("sglang", "sglang", ("Blackwell",)),
-            EngineProfile("trtllm", "trtllm", ("Hopper", "Blackwell"), rotary_kv_kernels=1, qk_norm_kernels=1, routing_kernels=2),
+            EngineProfile("vllm", "vllm", ("Blackwell",), step_overhead_s=0.4e-3, sequence_overhead_s=8e-6),
+            EngineProfile("sglang", "sglang", ("Blackwell",), step_overhead_s=0.4e-3, sequence_overhead_s=8e-6),
+            EngineProfile(
+                "trtllm",
+                "trtllm",
+                ("Hopper", "Blackwell"),
+                rotary_kv_kernels=1,
+                qk_norm_kernels=1,
+                routing_kernels=2,
+                step_overhead_s=0.4e-3,
+                sequence_overhead_s=8e-6,
+            ),
             # Before CUDA graphs, fused kernels and split-KV attention. Fitted to 38 points of BLOOM-176B on eight H100
             # (vLLM of 2023), the only data there is: 2.0 % mean error on decode steps, 9.5 % on prefill, in sample.
             EngineProfile(

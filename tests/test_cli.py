@@ -148,7 +148,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 NAMES = [c.name for c in commands.app.registered_commands if c.name]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "ingest aiconfigurator"])
+@pytest.mark.parametrize("name", [*NAMES, "ingest aiconfigurator", "predict steps"])
 def test_help_has_examples_and_fits_eighty_columns(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -463,6 +463,20 @@ def test_lookup_in_a_folder_of_mfu_files(capsys: pytest.CaptureFixture[str], tmp
     assert "mfu" in run(capsys, *at, "seq_len=1024", "--rule", "blis_floor")
     assert main([*at[:-1], "seq_len=1024"]) == 2
     assert "head_dim" in capsys.readouterr().err
+
+
+def test_predict_steps(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source, target = tmp_path / "in.csv", tmp_path / "out.parquet"
+    source.write_text(f"model,gpu,tp,decode_batch,decode_context\n{MODEL},{GPU},1,32,2047\n{MODEL},nothing,1,32,2047\n")
+    found = run_json(capsys, "predict", "steps", str(source), str(target))
+    assert (found["rows"], found["rows_without_answer"]) == (2, 1)
+    rows = pq.read_table(target).to_pylist()
+    assert rows[0]["step_time_s"] == StepEvaluator(MODEL, GPU).step_time(StepBatch.uniform(32, 2047))[0]
+    assert rows[1]["step_time_s"] is None
+    assert "nothing" in rows[1]["error"]
+    assert "1 without an answer" in run(capsys, "predict", "steps", str(source), str(target))
+    assert main(["predict", "steps", str(source), str(tmp_path / "out.xlsx")]) == 2
+    assert main(["predict", "steps", str(tmp_path / "none.csv"), str(target)]) == 2
 
 
 def test_audit(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mfuroof.cli import audit, gpus, ingest, kv, lookup, models, step, sweep, warmup
+from mfuroof.cli import audit, gpus, ingest, kv, lookup, models, predict, step, sweep, warmup
 from mfuroof.cli.command import add_command
 
 __all__ = ["app"]
@@ -48,6 +48,10 @@ for module in (step, sweep, lookup, kv, gpus, models, audit, warmup):
     name = module.__name__.rpartition(".")[2]
     add_command(app, name, getattr(module, name), module.EXAMPLES)
 
-group = typer.Typer(help="Convert measurements of other projects.", no_args_is_help=True)
-add_command(group, "aiconfigurator", ingest.aiconfigurator, ingest.EXAMPLES)
-app.add_typer(group, name="ingest")
+for title, name, function, lines in (
+    ("Convert measurements of other projects.", "ingest", ingest.aiconfigurator, ingest.EXAMPLES),
+    ("Add predictions to a table of configurations.", "predict", predict.steps, predict.EXAMPLES),
+):
+    group = typer.Typer(help=title, no_args_is_help=True)
+    add_command(group, function.__name__, function, lines)
+    app.add_typer(group, name=name)

@@ -20,6 +20,7 @@ from mfuroof.precision import Format
 from mfuroof.tables.bench import BenchData
 from mfuroof.tables.bench_layout import FOLDERS
 from mfuroof.tables.load import load_bench_data
+from mfuroof.tables.peer_blis import ZERO
 
 __all__ = ["PEER_RULES", "TableSource", "open_tables"]
 
@@ -71,6 +72,16 @@ class TableSource:
         """Return the token counts at which any GEMM was measured, ascending."""
         files = self.data.select(self.gemm_label(fmt), "gemm")
         return np.unique(np.concatenate([f.count("m") for f in files])) if files else np.array([1.0])
+
+    def gemm_blends(self, fmt: Format) -> bool:
+        """Return whether the MFU is linear between measured token counts: v2 without repeated rows and zeros."""
+        if self.rule != "blis_v2":
+            return False
+        for file in self.data.select(self.gemm_label(fmt), "gemm"):
+            shapes = np.stack([file.count(name) for name in "mkn"], axis=1)
+            if len(np.unique(shapes, axis=0)) < len(file) or np.min(file.columns["mfu"]) < ZERO:
+                return False
+        return True
 
     def grouped(self, phase: str, key: dict[str, int], tokens: ArrayLike) -> Details:
         """Return the MFU (2, n) of the experts' up and down projections, with source and distance."""

@@ -116,7 +116,9 @@ def _op_seconds(
     knots = knots[knots <= counts[-1]]
     by_latency = source.rule == "linear"
     stepped = source.rule in _STEPPED and (op.experts is None or phase == "prefill")  # grouped decode reads the nearest
-    sampled = np.unique(np.concatenate([[1.0], knots])) if by_latency or stepped else counts[1:]
+    blended = op.experts is None and source.gemm_blends(op.fmt)
+    sparse = by_latency or stepped or blended
+    sampled = np.unique(np.concatenate([[1.0], knots])) if sparse else counts[1:]
     mfu, code, distance = _read(op, sampled, source, params, phase)
     at = np.clip(np.searchsorted(sampled, counts, side="right") - 1, 0, sampled.size - 1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -126,7 +128,8 @@ def _op_seconds(
                 time[sampled < knots[0]] = time[np.searchsorted(sampled, knots[0])]
             seconds = np.interp(counts, sampled, time)
         else:
-            seconds = op.flops_per_token * counts / (op.peak_flops_per_s * mfu[at])
+            every = np.interp(counts, sampled, mfu) if blended else mfu[at]
+            seconds = op.flops_per_token * counts / (op.peak_flops_per_s * every)
     seconds[0] = 0.0
     between = sampled[at] != counts
     code = np.where(between, np.maximum(code[at], Source.INTERPOLATED), code[at]).astype(np.uint8)

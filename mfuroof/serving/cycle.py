@@ -88,7 +88,7 @@ def _rates(load: Load, others: F64, policy: Scheduler, decode_steps: F64, lag: f
     alone = decode_steps + lag + cut.count
     if not policy.mixes:
         return others / (alone - cut.count), np.zeros_like(others), np.zeros_like(others)
-    steps = np.maximum(alone, (others + 1.0) * (load.new_tokens + decode_steps) / policy.max_batch_tokens)
+    steps = np.maximum(alone, (others + 1.0) * (load.new_tokens + decode_steps) / load.budget)
     for _ in range(5):
         cut = cut_prompts(load, policy, others * decode_steps / steps)
         alone = decode_steps + lag + cut.count

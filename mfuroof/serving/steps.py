@@ -27,6 +27,8 @@ class Load(NamedTuple):
     """Mean tokens in the cache before a decode step."""
     variation: F64
     """Standard deviation over mean of the lengths."""
+    budget: F64
+    """Token budget of a step."""
 
 
 class PromptSteps(NamedTuple):
@@ -49,8 +51,7 @@ class PromptSteps(NamedTuple):
 
 def cut_prompts(load: Load, policy: Scheduler, decoding: F64) -> PromptSteps:
     """Return how prompts are cut when ``decoding`` requests ride along."""
-    budget = policy.max_batch_tokens - (np.floor(decoding) if policy.mixes else 0.0 * decoding)
-    room = np.maximum(budget, 1.0)
+    room = np.maximum(load.budget - (np.floor(decoding) if policy.mixes else 0.0), 1.0)
     if not policy.chunks:
         room = np.maximum(room, load.new_tokens)
         most = np.maximum(np.floor(room / load.new_tokens), 1.0)

@@ -1,0 +1,47 @@
+"""``mfuroof predict``: prediction columns for a table of configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mfuroof.cli import options as o
+from mfuroof.cli.output import count, print_json
+
+__all__ = ["EXAMPLES", "steps"]
+
+EXAMPLES = (
+    "mfuroof predict steps configurations.csv predicted.parquet",
+    "mfuroof predict steps in.parquet out.csv --preset aiconfigurator",
+)
+
+
+def steps(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="CSV or Parquet table of configurations.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="CSV or Parquet table to write, by its suffix.")],
+    cost: o.CostName = None,
+    preset: o.Preset = None,
+    missing: o.Missing = None,
+    threads: Annotated[int, typer.Option("--threads", help="Threads.")] = 1,
+    json: o.Json = False,
+) -> None:
+    """Add step times, components, what binds and the source to each row of a table.
+
+    Required columns: model, gpu and a shape, either decode_batch, decode_context, prefill_batch, prefill_new_tokens,
+    prefill_context or the lists decode_contexts, prefill_contexts, prefill_tokens. Optional: engine, tp, pp, ep, dp,
+    weight_dtype, kv_dtype. A row that cannot be answered gets nulls and an error text; the others are answered.
+    """
+    from mfuroof.cli.costs import cost_and_params
+    from mfuroof.predict import predict_steps, read_table, write_table
+
+    family, params = cost_and_params(cost, preset, missing)
+    result = predict_steps(read_table(source), cost=family, params=params, threads=threads)
+    write_table(result, target)
+    failed = result.num_rows - result.column("error").null_count
+    if json:
+        print_json({"rows": result.num_rows, "rows_without_answer": failed, "path": str(target)})
+    else:
+        without = f", {count(failed)} without an answer (see the column error)" if failed else ""
+        print(f"{count(result.num_rows)} rows{without}, written to {target}")
