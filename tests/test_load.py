@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from mfuroof import lookup
 from mfuroof.core.sources import Source
 from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, TableFormatError, UnknownNameError
+from mfuroof.tables.compile import compile_1d
 from mfuroof.tables.load import load_bench_data
+from mfuroof.tables.work import file_flops
 
 PEAKS = {"h20": {"bf16": 148e12, "fp8": 296e12, "hbm_bytes_per_s": 4e12}}
 DECODE = "dtype,kv_dtype,batch_size,kv_len,latency_us,mfu"
@@ -233,6 +235,7 @@ def test_hold_keeps_the_utilisation_of_the_roofline(tmp_path):
     unknown = load_bench_data(data.folder, {"h20": {"fp8": 296e12}})
     with pytest.raises(InputError, match="hbm_bytes_per_s"):
         unknown.gemm_mfu("h20", 1, 4096, 4096, outside="hold")
+    assert unknown.gemm_mfu("h20", 16, 4096, 4096, outside="hold") == pytest.approx(edge)
 
 
 def test_prefill_and_latent_attention_count_the_causal_half(tmp_path):
@@ -314,6 +317,7 @@ def test_peaks_come_from_the_catalogue_or_from_the_files(tmp_path):
         (lambda d: d.gemm_mfu("h20", 1, 1, 1, default_mfu=-1), InputError, "default_mfu"),
         (lambda d: d.gemm_mfu("h20", 1, 1, 1, peak_dtype="fp88"), UnknownNameError, "fp8"),
         (lambda d: d.attn_decode_mfu("h20", 8, 2, 64, 1, 1, tp=0), InputError, "tp"),
+        (lambda d: d.attn_decode_mfu("h20", 8, 2, 64, 1, 1, tp=3), InputError, "divisor of the 8 heads"),
         (lambda d: d.attn_decode_mfu("h20", 8, 2, 64, 1, 1, missing="guess"), UnknownNameError, "nearest"),
         (lambda d: d.attn_decode_mfu("h20", 8, 2, 64, 1, 1, kv_dtype="fp5"), UnknownNameError, "fp8"),
         (lambda d: d.grouped_gemm_mfu("h20", "decoding", 8, 2, 64, 32, 1), UnknownNameError, "decode"),
@@ -347,3 +351,32 @@ def test_real_files_recompute_to_what_they_print(shared):
             assert not found.source.any()
             off = np.abs(found.values - printed) > 0.5 * 10.0 ** -file.decimals["mfu"] + 1e-3 * printed
             assert off.sum() <= (file.path == "mha/decode/h20/32-4-128.csv")  # one row there contradicts its latency
+
+
+def leave_one_out(file, x_name, keep, rule):
+    """Median relative error of the time at each inner point of a curve, predicted from the others."""
+    x, time = file.count(x_name)[keep], file.latency_s()[keep]
+    flops = file_flops(file)["mfu"][keep]
+    errors = []
+    for i in np.argsort(x)[1:-1]:
+        others = np.arange(x.size) != i
+        if rule == "linear":
+            predicted = lookup.linear(compile_1d(x_name, x[others], time[others]), x[i])
+        else:
+            predicted = flops[i] / lookup.read(compile_1d(x_name, x[others], (flops / time)[others]), x[i], rule=rule)
+        errors.append(abs(predicted / time[i] - 1))
+    return errors
+
+
+def test_default_rules_win_leave_one_out(shared):
+    """GEMM over tokens: latency, linearly. Prefill: log-log. Floor and nearest are several times worse."""
+    data = load_bench_data(shared / "bench_data" / "infersim")
+    gemm, errors = data.select("h20", "gemm")[0], {}
+    weights = np.unique(np.column_stack([gemm.columns["k"], gemm.columns["n"]]), axis=0)
+    sites = [(gemm.columns["k"] == k) & (gemm.columns["n"] == n) for k, n in weights]
+    for rule in ("floor", "nearest_l1", "loglog", "linear"):
+        errors[rule] = np.median(np.concatenate([leave_one_out(gemm, "m", site, rule) for site in sites]))
+    assert errors["linear"] < errors["loglog"] < errors["floor"] / 3 and errors["linear"] < 0.02
+    prefill = data.select("h20", "mha", "prefill")
+    of = {r: np.median([leave_one_out(f, "seq_len", slice(None), r) for f in prefill]) for r in errors}
+    assert of["loglog"] < of["linear"] / 4 and of["loglog"] < of["floor"]

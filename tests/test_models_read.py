@@ -233,6 +233,7 @@ def test_numbers_are_read_as_peers_read_them() -> None:
 def test_dtype_of_numbers() -> None:
     fields = {k: v for k, v in BASE.items() if k != "model_type"}
     assert ModelConfig(**fields, torch_dtype="float32").weight_bytes == 2 * ModelConfig(**fields).weight_bytes
+    assert ModelConfig(**fields, dtype="fp32").quantization.weight_bytes_effective == 4
     assert ModelConfig(**fields, dtype="float16", kv_dtype="fp8").kv_dtype == "fp8"
     with pytest.raises(UnknownNameError, match="with_precision"):
         ModelConfig(**fields, dtype="fp8")

@@ -37,7 +37,10 @@ def print_table(
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for i, name in enumerate(head):
         words = i not in numbers if numbers is not None else i == 0
-        table.add_column(name, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+        least = 12 if words else None
+        table.add_column(
+            name, justify="left" if words else "right", no_wrap=not words, overflow="fold", min_width=least
+        )
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     console().print(table)

@@ -156,32 +156,30 @@ def _progress() -> Iterator[Callable[[int, int], None] | None]:
 
 
 def _print(summary: SweepSummary, out: Path) -> None:
+    from mfuroof.costs.base import RESOURCES
     from mfuroof.units import MS
 
-    rate = summary.rows / summary.seconds / 1e6
-    print(f"{count(summary.rows)} steps in {summary.seconds:.2f} s ({rate:.1f} M/s), written to {out}")
-    names = _names(summary)
-    rows, shares = [], []
-    for name, case in zip(names, summary.cases, strict=True):
-        best, fastest = case.best, case.fastest
-        if best is None or fastest is None:
+    print(f"{count(summary.rows)} steps in {summary.seconds:.2f} s, written to {out}")
+    best, fastest, shares = [], [], []
+    for name, case in zip(_names(summary), summary.cases, strict=True):
+        if case.best is None or case.fastest is None:
             continue
-        rate_text = count(best.tokens_per_s_per_gpu) + ("" if best.fits is not False else "*")
-        times = f"{best.step_time_s / MS:.2f}", f"{fastest.step_time_s / MS:.2f}"
-        rows.append((name, rate_text, _shape(best.shape), times[0], times[1], _shape(fastest.shape)))
+        star = "*" if case.best.fits is False else ""
+        rate = count(case.best.tokens_per_s_per_gpu) + star
+        best.append((name, rate, f"{case.best.step_time_s / MS:.2f}", _shape(case.best.shape)))
+        fastest.append((name, f"{case.fastest.step_time_s / MS:.2f}", _shape(case.fastest.shape)))
         fit = "-" if case.rows_that_fit is None else f"{case.rows_that_fit / case.rows:.0%}"
         shares.append((name, *(f"{share:.0%}" for share in case.bound_shares.values()), fit))
-    head = ("case", "tokens/s/GPU", "best step", "ms", "fastest ms", "fastest step")
     print()
-    print_table("Best throughput and fastest step", head, rows)
-    print("steps: decode requests x context, + prefill requests x new tokens")
-    if any(row[1].endswith("*") for row in rows):
+    print_table("Highest throughput", ("case", "tokens/s/GPU", "time_ms", "step"), best)
+    if any(row[1].endswith("*") for row in best):
         print("* no step of this case fits into GPU memory")
+    print()
+    print_table("Fastest step", ("case", "time_ms", "step"), fastest)
+    print("step: decode requests x context + prefill requests x new tokens")
     if shares and len(shares[0]) > 2:
         print()
-        print_table(
-            "Share of steps by what binds them", ("case", "compute", "memory", "comm", "overhead", "fit"), shares
-        )
+        print_table("Share of steps by what binds them, and that fit", ("case", *RESOURCES, "fit"), shares)
     unanswered = sum(case.rows_without_answer for case in summary.cases)
     if unanswered:
         print(f"{count(unanswered)} steps have no answer (NaN): no table covers them")

@@ -21,6 +21,7 @@ from mfuroof.hardware import Hardware
 from mfuroof.models import ModelConfig
 from mfuroof.ops.attention import AttentionLayers
 from mfuroof.ops.curves import Op
+from mfuroof.ops.lattice import BATCH_OCTAVES, LENGTH_OCTAVES, PREFILL_BATCH_OCTAVES
 from mfuroof.ops.siblings import reference_hardware
 from mfuroof.ops.sources import MeasuredOps
 from mfuroof.ops.transformer import ForwardPass, forward_pass
@@ -256,6 +257,11 @@ def _attention_parts(run: ForwardPass, params: CostParams, bandwidth: float) -> 
             launch, time = launch + extra, time + extra
         read = sum(x.count * _kv_read_s(x, bandwidth) for x in group) if params.prefix_kv_floor else 0.0
         prefill.append(PrefillPart(launch, time, float(window) if window else np.inf, read))
+    if not prefill:  # no layer attends to anything
+        decode = np.zeros((BATCH_OCTAVES, LENGTH_OCTAVES))
+        prefill.append(
+            PrefillPart(np.zeros(PREFILL_BATCH_OCTAVES), np.zeros((PREFILL_BATCH_OCTAVES, LENGTH_OCTAVES)), np.inf, 0.0)
+        )
     return decode, prefill
 
 
@@ -268,6 +274,8 @@ def _kv_read_s(layers: AttentionLayers, bandwidth: float) -> float:
     per_token = (last[17] - last[16]) / 2.0**16
     window = layers.shape.window
     roofline = layers.shape.kv_bytes_per_token / bandwidth
+    if window == 1:  # a recurrent state is no cache of tokens
+        return 0.0
     return roofline if window or not np.isfinite(per_token) else max(per_token, roofline)
 
 

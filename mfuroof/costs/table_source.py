@@ -73,15 +73,18 @@ class TableSource:
         files = self.data.select(self.gemm_label(fmt), "gemm")
         return np.unique(np.concatenate([f.count("m") for f in files])) if files else np.array([1.0])
 
-    def gemm_blends(self, fmt: Format) -> bool:
-        """Return whether the MFU is linear between measured token counts: v2 without repeated rows and zeros."""
-        if self.rule != "blis_v2":
+    def gemm_blends(self, fmt: Format, k: int, n: int) -> bool:
+        """Return whether the MFU is linear between measured token counts: v2 on a site without repeats and zeros."""
+        files = self.data.select(self.gemm_label(fmt), "gemm")
+        if self.rule != "blis_v2" or not files:
             return False
-        for file in self.data.select(self.gemm_label(fmt), "gemm"):
-            shapes = np.stack([file.count(name) for name in "mkn"], axis=1)
-            if len(np.unique(shapes, axis=0)) < len(file) or np.min(file.columns["mfu"]) < ZERO:
-                return False
-        return True
+        rows_k, rows_n, mfu = files[0].count("k"), files[0].count("n"), files[0].columns["mfu"]
+        covering = (rows_k >= k) & (rows_n >= n)
+        apart = np.where(covering, (rows_k - k) ** 2 + (rows_n - n) ** 2, np.inf)
+        size = rows_k**2 + rows_n**2
+        site = apart == apart.min() if covering.any() else size == size.max()
+        m = files[0].count("m")[site]
+        return np.unique(m).size == m.size and float(mfu[site].min()) >= ZERO
 
     def grouped(self, phase: str, key: dict[str, int], tokens: ArrayLike) -> Details:
         """Return the MFU (2, n) of the experts' up and down projections, with source and distance."""

@@ -116,7 +116,7 @@ def _op_seconds(
     knots = knots[knots <= counts[-1]]
     by_latency = source.rule == "linear"
     stepped = source.rule in _STEPPED and (op.experts is None or phase == "prefill")  # grouped decode reads the nearest
-    blended = op.experts is None and source.gemm_blends(op.fmt)
+    blended = op.experts is None and source.gemm_blends(op.fmt, op.k, op.n)
     sparse = by_latency or stepped or blended
     sampled = np.unique(np.concatenate([[1.0], knots])) if sparse else counts[1:]
     mfu, code, distance = _read(op, sampled, source, params, phase)

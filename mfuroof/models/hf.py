@@ -18,7 +18,7 @@ from mfuroof.models.families.table import read_architecture
 from mfuroof.models.fields import Fields
 from mfuroof.models.quantization import Quantization
 from mfuroof.models.text import short
-from mfuroof.precision import FORMATS, canonical_dtype, canonical_kv_dtype
+from mfuroof.precision import FORMATS, Format, canonical_dtype, canonical_kv_dtype, kv_format_of
 
 __all__ = ["DTYPES", "SIDECAR_FILES", "fields_of_numbers", "load_json", "merge_text_config", "read"]
 
@@ -94,13 +94,17 @@ def fields_of_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
     own["dtype"] = canonical_dtype(own.get("dtype", "bf16"))
     fmt = FORMATS[own["dtype"]]
     if own["dtype"] not in DTYPES:
-        raise UnknownNameError(
-            "dtype", given.get("dtype"), DTYPES, "Narrower weights: with_precision(weight_dtype=...)."
-        )
+        raise UnknownNameError("dtype", own["dtype"], DTYPES, "Narrower weights: with_precision(weight_dtype=...).")
     own["kv_dtype"] = canonical_kv_dtype(own.get("kv_dtype", own["dtype"]))
-    own.setdefault("quantization", Quantization(weight_bits=fmt.bits))
+    own.setdefault("quantization", _unquantised(fmt, own["kv_dtype"]))
     own["model_type"] = str(given.get("model_type") or "")
     return {**own, **_shape(arch, given), "layers": arch.layers}
+
+
+def _unquantised(fmt: Format, kv_dtype: str) -> Quantization:
+    size = fmt.nominal_bytes
+    kv = kv_format_of(kv_dtype).bytes_per_element
+    return Quantization("none", fmt.bits, None, size, size, kv, fmt.compute_class, kv_dtype=kv_dtype, source="dtype")
 
 
 def load_json(path: str | PathLike[str], what: str) -> dict[str, Any]:

@@ -114,8 +114,10 @@ def _transferred(tables: KernelTables, family: str, key: AttentionKey, read: Rea
             return None
         ratio = kv_format_of(key.kv_dtype).bytes_per_element / kv_format_of(other.kv_dtype).bytes_per_element
         return grid.scaled_area(ratio if decode else 1.0)
-    if key.head_dim not in held["head_dim"]:
-        widths = np.unique(held["head_dim"])
+    at_kv = rows(tables, family, attn_dtype=key.attn_dtype, kv_dtype=key.kv_dtype)
+    at_window = at_kv["head_dim"][at_kv["sliding_window"] == key.sliding_window]
+    if key.head_dim not in at_kv["head_dim"]:
+        widths = np.unique(at_window if at_window.size else at_kv["head_dim"])
         width = int(widths[np.argmin(np.abs(np.log2(widths / key.head_dim)))])
         grid = find_lattice(tables, family, replace(key, head_dim=width), read)
         return grid.scaled_area(key.head_dim / width) if grid else None

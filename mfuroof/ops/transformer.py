@@ -15,6 +15,7 @@ from mfuroof.ops.curves import Op, affine_curve
 from mfuroof.ops.layer import ACTIVATION_BYTES, Builder
 from mfuroof.ops.mla import mla_gemms, mla_layers
 from mfuroof.ops.mlp import mlp_ops
+from mfuroof.ops.recurrent import recurrent_gemms, recurrent_layers
 from mfuroof.ops.side import side_kernels
 from mfuroof.ops.sources import MeasuredOps
 from mfuroof.parallel import Parallel
@@ -81,7 +82,8 @@ def forward_pass(
     for layer in model.layers:
         # Each norm reads the residual and the block's output, and writes both the sum and the normalised vector.
         if not (fused and parallel.tp_size > 1):  # else the norm runs inside the all-reduce
-            ops.append(build.elementwise("norm", 2 * layer.count, 4.0 * ACTIVATION_BYTES * model.hidden_size))
+            norms = layer.count * _blocks(layer)
+            ops.append(build.elementwise("norm", norms, 4.0 * ACTIVATION_BYTES * model.hidden_size))
         ops.extend(_attention_gemms(build, layer))
         if params.engine_habits:
             ops.extend(side_kernels(build, layer, profile))
@@ -89,7 +91,7 @@ def forward_pass(
     ops.extend(_communication(build))
     ops.append(_lm_head(build))
     ops.extend(_overheads(build, profile))
-    attention = tuple(_attention(build, layer) for layer in model.layers)
+    attention = tuple(_attention(build, layer) for layer in model.layers if layer.attention.kind != "none")
     run = ForwardPass(tuple(ops), attention)
     return run.slowed(params.kernel_time_factor * (profile.kernel_time_factor if params.engine_overheads else 1.0))
 
@@ -101,8 +103,13 @@ def local_kv_heads(attention: AttentionSpec, tp_size: int) -> int:
 
 def _attention_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
     a, d, tp = layer.attention, build.model.hidden_size, build.parallel.tp_size
+    if a.kind == "none":
+        return
     if a.kind == "mla":
         yield from mla_gemms(build, layer)
+        return
+    if a.kind in ("linear", "mamba"):
+        yield from recurrent_gemms(build, layer)
         return
     if a.kind != "gqa":
         raise ConfigError(
@@ -110,7 +117,8 @@ def _attention_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
         )
     heads, kv_heads = a.num_attention_heads // tp, local_kv_heads(a, tp)
     query = heads * a.head_dim * (2 if a.gated else 1)
-    qkv = query + kv_heads * (a.head_dim + (0 if a.k_eq_v else a.v_head_dim))
+    keys_and_values = 0 if a.shared_kv else a.head_dim + (0 if a.k_eq_v else a.v_head_dim)
+    qkv = query + kv_heads * keys_and_values
     yield build.gemm("qkv_gemm", layer.count, build.model.module_dtype("qkv", layer), qkv, d)
     yield build.gemm("o_gemm", layer.count, build.model.module_dtype("o", layer), d, heads * a.v_head_dim)
 
@@ -165,6 +173,8 @@ def _attention(build: Builder, layer: LayerSpec) -> AttentionLayers:
     a, tp, measured = layer.attention, build.parallel.tp_size, build.measured
     if a.kind == "mla":
         return mla_layers(build, layer)
+    if a.kind in ("linear", "mamba"):
+        return recurrent_layers(build, layer)
     kv_heads, kv_dtype = local_kv_heads(a, tp), build.model.kv_dtype
     shape = AttentionShape(
         heads=a.num_attention_heads // tp,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfuroof._types import F64
 from mfuroof.serving.scheduler import Scheduler
@@ -27,9 +28,9 @@ class Cycle(NamedTuple):
     mixed_step_s: F64
     """A step with a prompt in it. [s]"""
     decoding: F64
-    """Other requests that decode at a time. [requests]"""
-    budget_use: F64
-    """Share of the token budget in use, in [0, 1]. [fraction]"""
+    """Requests that decode at a time. [requests]"""
+    crowded: NDArray[np.bool_]
+    """Whether prompts wait for the token budget longer than for anything else."""
 
 
 def cycle(load: Load, others: F64, policy: Scheduler, steps: Steps, *, overhead_s: float, closed: bool) -> Cycle:
@@ -46,9 +47,9 @@ def cycle(load: Load, others: F64, policy: Scheduler, steps: Steps, *, overhead_
     """
     per_step = steps.speculation.tokens_per_step if steps.speculation is not None else 1.0
     decode_steps = (load.output_len - 1.0) / per_step
-    lag = float(policy.lag_steps) - (0.0 if closed else 0.5)
+    lag = float(policy.lag_steps)
     cut = cut_prompts(load, policy, others)
-    rate, behind, use = _rates(load, others, policy, decode_steps, lag)
+    rate, behind, crowded = _rates(load, others, policy, decode_steps, lag)
     decoding = np.minimum(rate * decode_steps, others)
     cut = cut_prompts(load, policy, decoding)
     busy = np.maximum(-np.expm1(-rate), rate / cut.most)
@@ -69,25 +70,44 @@ def cycle(load: Load, others: F64, policy: Scheduler, steps: Steps, *, overhead_
 
     decode, prompt, mean = step(0)
     own, _, tpot = step(1)
-    joining = np.minimum(rate + 1.0, cut.most)
+    # Clients in a closed loop come back when a step has ended, whatever it took. Random arrivals meet long steps more
+    # often than short ones: the step that one falls into takes E[t^2] / E[t], half of which is left.
+    met = np.ones_like(mean)
+    if not closed:
+        ends = prompt * together + (decode if policy.mixes else 0.0)
+        cuts = rate * cut.full
+        plain = np.maximum(1.0 - busy - cuts, 0.0) if policy.mixes else np.ones_like(mean)
+        met = _mean_square([(plain, decode), (busy, ends), (cuts, between(at.filled, 0))]) / mean
+    joining = np.minimum(rate * met + 1.0, cut.most)
     shared = between(at.several, 0) + (joining - whole) * between(at.more, 0)
     last = np.where(joining > 1.0, np.maximum(shared, between(at.last, 0)), between(at.last, 0))
     filling = np.where(cut.full > 0, np.minimum((cut.room - cut.rest) / load.new_tokens, rate * cut.full), 0.0)
     prefill = last + cut.full * between(at.filled, 0) + filling * prompt
-    aligned = np.where(load.variation > 0, 0.0, np.minimum(others / policy.lag_steps, 1.0)) if policy.mixes else 0.0
-    passing = mean + aligned * np.maximum(between(at.last, 0) - mean, 0.0)
     present = np.minimum(others, 1.0)
-    wait = np.maximum(present * lag * passing, overhead_s + present * (lag - 0.5) * passing)
+    if closed:
+        passing = mean
+        if policy.mixes:
+            aligned = np.where(load.variation > 0, 0.0, np.minimum(others / policy.lag_steps, 1.0))
+            passing = mean + aligned * np.maximum(between(at.last, 0) - mean, 0.0)
+        wait = np.maximum(present * lag * passing, overhead_s + present * (lag - 0.5) * passing)
+    else:
+        wait = overhead_s + present * (lag - 1.0 + 0.5 * met) * mean
     wait = wait + behind * (decode + cut.room / load.new_tokens * prompt)
-    return Cycle(wait, prefill, tpot / per_step, own, between(at.last, 1), decoding, use)
+    return Cycle(wait, prefill, tpot / per_step, own, between(at.last, 1), decoding + 1.0, crowded)
 
 
-def _rates(load: Load, others: F64, policy: Scheduler, decode_steps: F64, lag: float) -> tuple[F64, F64, F64]:
-    """Return prompts of others per step, steps behind other prompts, and the share of the token budget in use."""
+def _mean_square(steps: list[tuple[F64, F64]]) -> F64:
+    """Return E[t^2] / E[t] of kinds of steps given by (share, time). [s]"""
+    squares = sum((share * time**2 for share, time in steps), start=np.zeros(1))
+    return squares / np.maximum(sum((share * time for share, time in steps), start=np.zeros(1)), 1e-300)
+
+
+def _rates(load: Load, others: F64, policy: Scheduler, decode_steps: F64, lag: float) -> tuple[F64, F64, NDArray[np.bool_]]:
+    """Return prompts of others per step, steps behind other prompts, and whether those bind."""
     cut = cut_prompts(load, policy, others)
     alone = decode_steps + lag + cut.count
     if not policy.mixes:
-        return others / (alone - cut.count), np.zeros_like(others), np.zeros_like(others)
+        return others / (alone - cut.count), np.zeros_like(others), np.zeros(others.shape, bool)
     steps = np.maximum(alone, (others + 1.0) * (load.new_tokens + decode_steps) / load.budget)
     for _ in range(5):
         cut = cut_prompts(load, policy, others * decode_steps / steps)
@@ -95,4 +115,4 @@ def _rates(load: Load, others: F64, policy: Scheduler, decode_steps: F64, lag: f
         filled = others * load.new_tokens / cut.room
         spread = load.new_tokens / cut.room * (1.0 + load.variation**2)
         steps = 0.5 * (alone + filled + np.sqrt((alone - filled) ** 2 + 2.0 * spread * filled))
-    return others / steps, steps - alone, np.minimum(filled / steps, 1.0)
+    return others / steps, steps - alone, filled > alone

@@ -24,3 +24,279 @@ from mfuroof.serving.steps import Load, Steps, cut_prompts
 from mfuroof.step import StepEvaluator
 
 __all__ = ["estimate"]
+
+
+def estimate(
+    evaluator: StepEvaluator,
+    input_len: ArrayLike,
+    output_len: ArrayLike,
+    concurrency: ArrayLike | None = None,
+    arrival_rate: ArrayLike | None = None,
+    *,
+    cached_prefix_len: ArrayLike = 0,
+    length_distribution: Any = "fixed",
+    requests_per_client: float = 10.0,
+    max_batch_tokens: ArrayLike | None = None,
+    max_num_seqs: ArrayLike | None = None,
+    scheduler: Scheduler | None = None,
+    memory_utilization: float = 0.9,
+    kv_capacity_tokens: int | None = None,
+    speculation: Speculation | None = None,
+) -> ServingResult:
+    """Return what clients of an engine see; every argument that says ArrayLike broadcasts.
+
+    Parameters
+    ----------
+    evaluator
+        Model, GPUs and engine.
+    input_len, output_len
+        Prompt and generated tokens of a request, at least 1. [tokens]
+    concurrency
+        Clients of the replica that each keep one request in flight: a closed loop. [requests]
+    arrival_rate
+        In its place: rate of random (Poisson) arrivals, an open loop. [requests/s]
+    cached_prefix_len
+        Tokens of each prompt that a prefix cache holds; at least one token is always computed. [tokens]
+    length_distribution
+        How lengths vary: ``"fixed"``, ``"uniform"`` (between 0.8 and 1 times those given), a `Lengths`, or an array of
+        samples relative to those given.
+    requests_per_client
+        Requests a client sends one after another from a common start, as benchmarks do: the first of each are one
+        burst, whose prompts queue behind one another. ``inf`` leaves the start out.
+    max_batch_tokens, max_num_seqs
+        In place of the scheduler's: token budget of a step, and requests in flight in one engine. [tokens, requests]
+    scheduler
+        How steps are composed; None for that of the evaluator's engine.
+    memory_utilization
+        Share of the memory that may be used, where the capacity is computed. [fraction]
+    kv_capacity_tokens
+        Size of the KV cache of the replica; None for that of `mfuroof.kv_capacity`. [tokens]
+    speculation
+        Speculative decoding; None for none.
+
+    Returns
+    -------
+    ServingResult
+        Arrays of the shape the arguments broadcast to.
+
+    Raises
+    ------
+    InputError
+        Arguments out of range or of shapes that do not broadcast; neither or both of ``concurrency`` and
+        ``arrival_rate``.
+
+    Warns
+    -----
+    MfuroofWarning
+        The model itself does not fit the memory.
+
+    Notes
+    -----
+    docs/serving.md derives the formulas; `mfuroof.serving.replay` simulates what they describe. Little's law holds
+    between ``concurrency``, ``requests_per_s`` and ``e2e_latency_s``. Attention data-parallel ranks and the batches
+    that follow one another through a pipeline are engines with an equal share of cache and load.
+
+    Examples
+    --------
+    >>> evaluator = StepEvaluator("meta-llama/Llama-3.1-8B", "h100_sxm")
+    >>> r = estimate(evaluator, 1024, 512, concurrency=[1, 16, 64])
+    >>> bool((np.diff(r.tpot_s) > 0).all() and (np.diff(r.output_tokens_per_s_per_gpu) > 0).all())
+    True
+    """
+    problems = Problems()
+    waves = requests_per_client if requests_per_client == np.inf else problems.number(
+        "requests_per_client", requests_per_client, 1.0, 1e12
+    )
+    if kv_capacity_tokens is not None:
+        kv_capacity_tokens = problems.positive_int("kv_capacity_tokens", kv_capacity_tokens)
+    problems.raise_if_any()
+    spread = Lengths.named(length_distribution)
+    policy = scheduler_of(evaluator.engine) if scheduler is None else scheduler
+    inputs = serving_inputs(
+        {"input_len": input_len, "output_len": output_len, "cached_prefix_len": cached_prefix_len},
+        {
+            "max_batch_tokens": policy.max_batch_tokens if max_batch_tokens is None else max_batch_tokens,
+            "max_num_seqs": policy.max_num_seqs if max_num_seqs is None else max_num_seqs,
+        },
+        concurrency,
+        arrival_rate,
+    )
+    lanes = evaluator.parallel.dp_size * evaluator.parallel.pp_size
+    cache = _capacity(evaluator, memory_utilization) if kv_capacity_tokens is None else float(kv_capacity_tokens)
+    load = _load(inputs, spread)
+    places = _places(inputs, load, policy, cache / lanes)
+    steps = Steps(evaluator, policy, speculation)
+    if concurrency is not None:
+        held = np.maximum(inputs.offered / lanes, 1.0)
+        flow = _closed(load, held, places, policy, steps, waves)
+        in_system, rate = inputs.offered, inputs.offered / flow.e2e_s
+    else:
+        flow, per_engine = _open(load, inputs.offered / lanes, places, policy, steps)
+        rate = np.minimum(inputs.offered, per_engine * lanes)
+        in_system = inputs.offered * flow.e2e_s
+    return _result(evaluator, inputs, load, places, flow, in_system, rate, cache, speculation)
+
+
+class Places(NamedTuple):
+    """Room of one engine, arrays (n,)."""
+
+    most: F64
+    """Requests in flight at most. [requests]"""
+    tokens: F64
+    """Mean cache tokens of a request in flight."""
+    limit: U8
+    """Which `Limit` says so."""
+
+
+class Flow(NamedTuple):
+    """Times of a request and requests of one engine, arrays (n,)."""
+
+    ttft_s: F64
+    queue_s: F64
+    tpot_s: F64
+    e2e_s: F64
+    running: F64
+    waiting: F64
+    state: Cycle
+
+
+def _capacity(evaluator: StepEvaluator, memory_utilization: float) -> float:
+    p = evaluator.parallel
+    room: KvCapacity = kv_capacity(
+        evaluator.model,
+        evaluator.hardware,
+        p.tp_size,
+        p.pp_size,
+        p.ep_size,
+        p.dp_size,
+        memory_utilization=memory_utilization,
+    )
+    if not room.fits.all():
+        need = int(room.smallest_tp_that_fits)
+        hint = f"tp_size {need} would do" if need else "no tp_size would do"
+        text = f"{evaluator!r}: weights leave no room for a KV cache in {memory_utilization:g} of the memory; {hint}"
+        warnings.warn(text, MfuroofWarning, stacklevel=3)
+    return float(room.kv_capacity_tokens)
+
+
+def _load(inputs: Inputs, spread: Lengths) -> Load:
+    prompt, output = inputs.input_len * spread.mean_fraction, np.maximum(inputs.output_len * spread.mean_fraction, 1.0)
+    prompt = np.maximum(prompt, 1.0)
+    prefix = np.minimum(inputs.cached_prefix_len, prompt - 1.0)
+    varied = np.full_like(prompt, spread.variation)
+    # long outputs are met more often than short ones: the mean over time is (1 + variation^2) / 2 of the mean length
+    context = prompt + 0.5 * np.maximum(output * (1.0 + spread.variation**2) - 2.0, 0.0)
+    return Load(prompt - prefix, prefix, output, context, varied, inputs.max_batch_tokens)
+
+
+def _places(inputs: Inputs, load: Load, policy: Scheduler, cache: float) -> Places:
+    prompt = load.prefix + load.new_tokens
+    whole = prompt + load.output_len
+    mean = prompt + 0.5 * load.output_len * (1.0 + load.variation**2)
+    by_cache = np.floor(cache / (whole if policy.reserves_output else mean))
+    limit = np.where(by_cache < inputs.max_num_seqs, Limit.KV_CACHE, Limit.MAX_NUM_SEQS).astype(np.uint8)
+    limit[whole > cache] = Limit.DOES_NOT_FIT
+    return Places(np.maximum(np.minimum(by_cache, inputs.max_num_seqs), 1.0), mean, limit)
+
+
+def _closed(load: Load, held: F64, places: Places, policy: Scheduler, steps: Steps, waves: float) -> Flow:
+    """Return the flow where ``held`` requests are always in the system.
+
+    The first of ``waves`` requests of each client is one burst. Those that find no place wait: once the loop turns,
+    for (held - running) / running cycles; at the start, the first find places free.
+    """
+    running = np.minimum(held, places.most)
+    state = cycle(load, running - 1.0, policy, steps, overhead_s=policy.request_overhead_s, closed=True)
+    start, end = (t + policy.request_overhead_s for t in burst(load, running, policy, steps))
+    ttft, tpot = state.wait_s + state.prefill_s, state.tpot_s
+    first = 1.0 / waves
+    # prompts of others that slow a request down: half as many in the last wave, behind which none follows
+    tpot = tpot - 0.5 * first * np.maximum(tpot - state.decode_step_s, 0.0)
+    gaps = load.output_len - 1.0
+    if not policy.mixes:  # requests of one length that start together end together, and start together again
+        together = load.variation == 0
+        paused = (end - start) / np.maximum(gaps, 1.0)
+        ttft, tpot = np.where(together, start, ttft), np.where(together, state.decode_step_s + paused, tpot)
+    ttft = first * start + (1.0 - first) * ttft
+    turn = (ttft + gaps * tpot) / running
+    waiting = held - running
+    queue = turn * waiting * ((1.0 - first) + first * waiting / (2.0 * held))
+    return Flow(ttft + queue, queue, tpot, ttft + queue + gaps * tpot, running, waiting, state)
+
+
+def _open(load: Load, rate: F64, places: Places, policy: Scheduler, steps: Steps) -> tuple[Flow, F64]:
+    """Return the flow where requests arrive at random, and the rate of one engine at its limit.
+
+    The number in flight solves B = rate T(B) (Little's law), T(B) the time of a request among B others; B is found
+    by false position. Where even at the limit rate T(B) exceeds B, the queue grows without end.
+    """
+    gaps = load.output_len - 1.0
+
+    def at(others: F64) -> tuple[Cycle, F64]:
+        state = cycle(load, others, policy, steps, overhead_s=policy.request_overhead_s, closed=False)
+        return state, state.wait_s + state.prefill_s + gaps * state.tpot_s
+
+    low, high = np.zeros_like(rate), places.most
+    at_low, at_high = rate * at(low)[1], rate * at(high)[1] - high
+    limit = high / np.maximum(at(high)[1], 1e-300)
+    full = at_high >= 0
+    running = high.copy()
+    for _ in range(14):
+        share = np.where(full, 0.0, at_low / np.maximum(at_low - at_high, 1e-300))
+        guess = low + (high - low) * share
+        excess = rate * at(guess)[1] - guess
+        above = excess > 0
+        at_high = np.where(above, 0.5 * at_high, excess)
+        at_low = np.where(above, excess, 0.5 * at_low)
+        low, high = np.where(above, guess, low), np.where(above, high, guess)
+        running = np.where(full, places.most, guess)
+    state, total = at(running)
+    queue = np.where(full, np.inf, 0.0)
+    ttft = state.wait_s + state.prefill_s + queue
+    return Flow(ttft, queue, state.tpot_s, total + queue, running, np.where(full, np.inf, 0.0), state), limit
+
+
+def _result(
+    evaluator: StepEvaluator,
+    inputs: Inputs,
+    load: Load,
+    places: Places,
+    flow: Flow,
+    in_system: F64,
+    rate: F64,
+    cache: float,
+    speculation: Speculation | None,
+) -> ServingResult:
+    lanes = evaluator.parallel.dp_size * evaluator.parallel.pp_size
+    gpus = evaluator.parallel.num_gpus
+    limit = np.where(flow.waiting > 0, places.limit, np.where(flow.state.crowded, Limit.TOKEN_BUDGET, Limit.LOAD))
+    limit = np.where(places.limit == Limit.DOES_NOT_FIT, places.limit, limit).astype(np.uint8)
+    running = np.minimum(flow.running * lanes, in_system)
+    prompt = load.prefix + load.new_tokens
+    columns = {
+        "input_len": prompt,
+        "output_len": load.output_len,
+        "concurrency": in_system,
+        "ttft_s": flow.ttft_s,
+        "tpot_s": flow.tpot_s,
+        "itl_s": flow.tpot_s * (1.0 if speculation is None else speculation.tokens_per_step),
+        "e2e_latency_s": flow.e2e_s,
+        "queue_s": flow.queue_s,
+        "requests_per_s": rate,
+        "output_tokens_per_s_per_gpu": rate * load.output_len / gpus,
+        "tokens_per_s_per_gpu": rate * (prompt + load.output_len) / gpus,
+        "running_batch": running,
+        "decode_batch": flow.state.decoding,
+        "decode_context": load.context,
+        "decode_step_s": flow.state.decode_step_s,
+        "mixed_step_s": flow.state.mixed_step_s,
+        "kv_tokens": running * places.tokens,
+        "kv_utilization": running * places.tokens / max(cache, 1.0),
+    }
+    given = ("input_len", "output_len", "decode_context")
+    missing = limit == Limit.DOES_NOT_FIT
+    shaped = {
+        name: freeze(np.where(missing & (name not in given), np.nan, column)).reshape(inputs.shape)
+        for name, column in columns.items()
+    }
+    return ServingResult(evaluator=evaluator, limit=freeze(limit, np.uint8).reshape(inputs.shape), **shaped)

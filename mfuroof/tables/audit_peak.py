@@ -131,9 +131,9 @@ def _judge(
     best = found[0]
     default, usual = next(iter(_conventions(file))), file.layout.peak_dtype
     if best.gpu != own[0]:
-        others = sorted({e.gpu for e in found})
+        others = sorted({e.gpu for e in found} - {best.gpu})
         text = f"is relative to {best}, not to {own[0]}"
-        return say("error", "denominator", text + (f" (as {', '.join(others[1:])})" if len(others) > 1 else ""))
+        return say("error", "denominator", text + (f" (or {', '.join(others)})" if others else ""))
     if best.convention != default:
         return say("warning", "flop-convention", f"counts another share of the FLOPs: {best}")
     if best.dtype == usual or own[1].get(usual) == best.peak_flops_per_s:

@@ -59,6 +59,8 @@ def attention(
         if rule == "infersim":
             ranked = (heads // tp, first // tp if family == "mha" else first, second)
             return peer_infersim.attention(data, family, phase, gpu, ranked, at, dtypes, chosen["default_mfu"], details)
+        if heads % tp:
+            raise InputError(Problem("tp", str(tp), f"a divisor of the {heads} heads"))
         assert peak is not None
         return _generic_attention(data, files, key, tp, at, rule, dtypes, peak, chosen, gpu)
 

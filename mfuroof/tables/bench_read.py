@@ -145,11 +145,10 @@ def read_mfu(
     if linear:  # at the edge, so that beyond it the MFU stays what it is there
         values = _implied(measured, place, values, peak)
     if outside == "hold":
-        moved = ~np.isnan(values)
-        moved &= np.any([point != edge for point, edge in zip(at, place, strict=True)], axis=0)
-        there, here = (_attainable(measured, points, moved, peak, bandwidth) for points in (at, place))
-        values = np.array(values)
-        values[moved] *= there / here
+        moved = np.any([point != edge for point, edge in zip(at, place, strict=True)], axis=0) & ~np.isnan(values)
+        if moved.any():
+            there, here = (_attainable(measured, points, moved, peak, bandwidth) for points in (at, place))
+            values[moved] *= there / here
         source = np.where(source == CLAMPED, np.uint8(EXTRAPOLATED), source)
     return lookup.Details(values, source, distance)
 
