@@ -73,7 +73,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "bytes_per_peak_byte": _FACTOR,
 }
 """Lowest and highest value of each number, and whether the lowest itself is excluded."""
-_COUNTS = {"gemm_neighbours": 1, "mlp_matrices": 1, "prefill_bucket_min": 0, "prefill_bucket_max": 1}
+_COUNTS = {"gemm_neighbours": 0, "mlp_matrices": 1, "prefill_bucket_min": 0, "prefill_bucket_max": 1}
 """Lowest value of each whole number."""
 _OPTIONAL = ("mfu_prefill", "mfu_decode", "attention_peak_fraction", "mlp_matrices")
 _CHOICES: dict[str, tuple[str | None, ...]] = {

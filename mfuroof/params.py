@@ -48,7 +48,8 @@ class CostParams:
     elementwise_launch_s
         Fixed time of one elementwise kernel. [s]
     gemm_neighbours
-        Measured (n, k) sites blended for a shape that was not measured.
+        Measured (n, k) sites blended for a shape that was not measured, by their distance; 0 blends the corners of
+        its grid cell.
     decode_kv_spread
         Half-width of the KV-length window over which decode attention is averaged (five points); 0 reads one
         point. [fraction]
@@ -161,7 +162,7 @@ class CostParams:
     kernel_time_factor: float = 1.0
     elementwise_bandwidth_efficiency: float = 0.8
     elementwise_launch_s: float = 3e-6
-    gemm_neighbours: int = 4
+    gemm_neighbours: int = 0
     decode_kv_spread: float = 0.0
     prefill_blend: Literal["affine_rate", "sqrt"] = "affine_rate"
     prefix_launch_kept: bool = True

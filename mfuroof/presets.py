@@ -28,6 +28,7 @@ def aiconfigurator() -> CostParams:
         engine_habits=False,
         engine_overheads=False,
         static_scales=False,
+        gemm_neighbours=4,
         collective="first",
     )
 

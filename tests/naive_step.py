@@ -113,7 +113,9 @@ def prefill_part(part, blend, batch, context, new):
     """Launch and area of ``batch`` prompts as long as context and chunk together; the area shrinks with the prefix."""
     if batch == 0 or new == 0:
         return 0.0
-    length, window = context + new, part["window"]
+    window = part["window"]
+    context = min(context, math.inf if window is None else window)  # a layer does not see beyond its window
+    length = context + new
     i, j = cell(len(part["time"]), batch), cell(len(part["time"][0]), length)
     by_row = []
     for row in (i, i + 1):
@@ -127,9 +129,8 @@ def prefill_part(part, blend, batch, context, new):
     (launch0, area0), (launch1, area1) = by_row
     launch = between(2**i, 2 ** (i + 1), launch0, launch1, batch)
     area = between(2**i, 2 ** (i + 1), area0, area1, batch)
-    seen = min(length, math.inf if window is None else window + new)
     time = launch + area * pairs(context, new, window) / pairs(0, length, window)
-    return max(time, part["kv_read_s"] * batch * seen)
+    return max(time, part["kv_read_s"] * batch * length)
 
 
 def prefill_like(tables, batch, context, new):

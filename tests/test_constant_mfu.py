@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 
+import naive_costs as naive
 import numpy as np
 import numpy.testing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import naive_costs as naive
 from mfuroof.batch import StepBatch
 from mfuroof.core.sources import Source
 from mfuroof.costs.base import RESOURCES

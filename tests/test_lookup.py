@@ -10,7 +10,7 @@ import naive
 import numpy as np
 import numpy.testing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import (
     cells,
@@ -86,6 +86,7 @@ def test_floor_index_takes_several_points_a_bucket(grid, data):
 
 
 @pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=30)  # each stands for nine pairs of policies
 @given(data=st.data())
 def test_grid_matches_definition(rule, data):
     points = data.draw(cells(points_for(rule)))
@@ -104,6 +105,7 @@ def test_grid_matches_definition(rule, data):
 
 
 @pytest.mark.parametrize("rule", RULES)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_gemm_matches_definition(rule, data):
     points = data.draw(sites())

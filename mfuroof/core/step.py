@@ -156,18 +156,21 @@ def causal_area(length: float, window: float) -> float:
 def prefill_attention(
     cells: F64, cell: int, constants: int, batch: float, context: float, new_tokens: float
 ) -> float:
-    """Seconds of prefill attention for ``batch`` like requests whose cell is known; 0 for no request."""
+    """Seconds of prefill attention for ``batch`` like requests whose cell is known; 0 for no request.
+
+    ``context`` is what the layer can see of it: at most the window.
+    """
     window, kv_read_s, scaled = cells[constants], cells[constants + 1], cells[constants + 2]
-    length = max(context + new_tokens, 1.0)
+    end = context + new_tokens
+    length, reach = max(end, 1.0), min(end, window)
     # The area of length less that of context, without the cancellation that a short chunk behind a long prefix meets.
-    reach, behind = min(context + new_tokens, window), min(context, window)
-    pairs = reach * new_tokens + (reach - behind) * (context - 0.5 * (reach + behind))
+    pairs = reach * new_tokens - 0.5 * (reach - context) * (reach - context)
     share = pairs / causal_area(length, window)
     c = cell
     launch = cells[c] + cells[c + 1] * batch
     area = length * ((cells[c + 2] + cells[c + 3] * batch) + length * (cells[c + 4] + cells[c + 5] * batch))
     time = launch * (1.0 - scaled * (1.0 - share)) + area * share
-    return max(time, kv_read_s * batch * min(length, window + new_tokens))
+    return max(time, kv_read_s * batch * end)
 
 
 @inlined
@@ -184,8 +187,9 @@ def prefill_attention_all(
     """Seconds of prefill attention over all kinds of layer for ``b`` like requests."""
     total = 0.0
     for g in range(groups):
-        cell = prefill_cell(base + g * rows * columns * PREFILL_CELL, rows, columns, b, context + new)
-        total += prefill_attention(cells, cell, constants + 3 * g, b, context, new)
+        behind = min(context, cells[constants + 3 * g])  # what lies beyond the window costs nothing
+        cell = prefill_cell(base + g * rows * columns * PREFILL_CELL, rows, columns, b, behind + new)
+        total += prefill_attention(cells, cell, constants + 3 * g, b, behind, new)
     return total
 
 

@@ -18,6 +18,8 @@ from mfuroof.ops.lattice import (
     PrefillGrid,
     decode_grid,
     prefill_grid,
+    rising,
+    rising_prefill,
 )
 from mfuroof.ops.select import holdings
 from mfuroof.ops.transfer import AttentionKey, Lattice, find_lattice
@@ -134,11 +136,8 @@ class AttentionLayers:
             prefill = PrefillGrid(lattice.launch_s, lattice.time_s, lattice.source)
         elif missing == "raise":
             raise _missing(tables, "attn_prefill", shape)
-        if monotone:
-            decode = DecodeGrid(np.maximum(decode.time_s, layers.decode_roofline_s()), decode.source)
-            floor = np.maximum(prefill.time_s, layers.prefill_roofline_s())
-            prefill = PrefillGrid(prefill.launch_s, floor, prefill.source)
-        return cls(count, shape, decode, prefill, layers.peak_flops_per_s, layers.hbm_bytes_per_s)
+        layers = replace(layers, decode=decode, prefill=prefill)
+        return layers.repaired() if monotone else layers
 
     @classmethod
     def roofline(cls, count: int, shape: AttentionShape, hardware: Hardware, missing: str) -> AttentionLayers:
@@ -160,6 +159,16 @@ class AttentionLayers:
             empty,
             decode=DecodeGrid(decode, decode_codes),
             prefill=PrefillGrid(prefill[:, 0].copy(), prefill, prefill_codes),
+        )
+
+    def repaired(self) -> AttentionLayers:
+        """Return the same layers with grids that rise along both axes, none below its roofline."""
+        decode = rising(self.decode.time_s, self.decode_roofline_s())
+        launch, prefill = rising_prefill(self.prefill.launch_s, self.prefill.time_s, self.prefill_roofline_s())
+        return replace(
+            self,
+            decode=replace(self.decode, time_s=decode),
+            prefill=replace(self.prefill, launch_s=launch, time_s=prefill),
         )
 
     def slowed(self, factor: float) -> AttentionLayers:

@@ -14,9 +14,10 @@ import numpy as np
 from mfuroof._types import F64, I64, U8
 from mfuroof.core.isotonic import isotonic, isotonic_grid
 from mfuroof.core.sources import Source
+from mfuroof.ops.curves import without_spikes
 from mfuroof.errors import Problem, TableFormatError
 
-__all__ = ["DecodeGrid", "PrefillGrid", "decode_grid", "prefill_grid"]
+__all__ = ["DecodeGrid", "PrefillGrid", "decode_grid", "prefill_grid", "rising", "rising_prefill"]
 
 BATCH_OCTAVES = 13
 """Decode rows: batches 1 to 4,096; the last cell goes on linearly."""
@@ -59,7 +60,7 @@ def decode_grid(batch: I64, kv_len: I64, latency_s: F64, *, monotone: bool) -> D
     TableFormatError
         Fewer than two lengths were measured for one request, so there is no row to start from.
     """
-    grid, source = _measured(batch, kv_len, latency_s, BATCH_OCTAVES)
+    grid, source = _measured(batch, kv_len, latency_s, BATCH_OCTAVES, despike=monotone)
     first = int(np.argmax(np.isfinite(grid[0])))
     grid[:, :first] = grid[:, first : first + 1]  # below the shortest measured length the kernel is launch-bound
     source[:, :first] = Source.CLAMPED
@@ -93,7 +94,7 @@ def prefill_grid(batch: I64, new_tokens: I64, latency_s: F64, *, monotone: bool,
     TableFormatError
         Fewer than two lengths were measured for one prompt.
     """
-    grid, source = _measured(batch, new_tokens, latency_s, PREFILL_BATCH_OCTAVES)
+    grid, source = _measured(batch, new_tokens, latency_s, PREFILL_BATCH_OCTAVES, despike=monotone)
     for j in range(LENGTH_OCTAVES):
         for i in range(PREFILL_BATCH_OCTAVES):
             if np.isnan(grid[i, j]) and i > 0 and np.isnan(grid[i:, j]).all():
@@ -114,7 +115,39 @@ def prefill_grid(batch: I64, new_tokens: I64, latency_s: F64, *, monotone: bool,
     return PrefillGrid(launch, grid, source)
 
 
-def _measured(batch: I64, length: I64, latency_s: F64, rows: int) -> tuple[F64, U8]:
+def rising(grid: F64, floor: F64) -> F64:
+    """Return a lattice made non-decreasing along both axes, on it and beyond it, and nowhere below ``floor``.
+
+    Isotonic regression, then the floor and a running maximum. The last octave of an axis goes on for ever, so what it
+    adds above the floor must not shrink along the other axis, or rows would cross far out. NaN stays as it is.
+    """
+    if not np.isfinite(grid).all():
+        return grid
+    out = grid.copy()
+    isotonic_grid(out, MAX_ROUNDS, TOLERANCE)
+    out = np.maximum.accumulate(np.maximum.accumulate(np.maximum(out, floor), axis=0), axis=1)
+    above = out - floor
+    for lines in (above, above.T):
+        lines[:, -1] = lines[:, -2] + np.maximum.accumulate(np.maximum(lines[:, -1] - lines[:, -2], 0.0))
+    out[:, -1], out[-1, :] = floor[:, -1] + above[:, -1], floor[-1, :] + above[-1, :]
+    return out
+
+
+def rising_prefill(launch_s: F64, time_s: F64, floor_s: F64) -> tuple[F64, F64]:
+    """Return launch and whole time made non-decreasing: launch in the batch, the rest per token in both (`rising`).
+
+    That is what makes a chunk behind a cached prefix monotone in its length, its prefix and the batch.
+    """
+    if not np.isfinite(time_s).all():
+        return launch_s, time_s
+    launch, lengths = np.empty_like(launch_s), 2.0 ** np.arange(time_s.shape[1])
+    isotonic(np.minimum(launch_s, time_s[:, 0]), launch)
+    above = np.maximum(floor_s - launch[:, None], 0.0) / lengths
+    rate = rising(np.maximum(time_s - launch[:, None], 0.0) / lengths, above)
+    return launch, launch[:, None] + rate * lengths
+
+
+def _measured(batch: I64, length: I64, latency_s: F64, rows: int, *, despike: bool) -> tuple[F64, U8]:
     """Place measurements that stand on the lattice; the rest of the grid is NaN and EXTRAPOLATED."""
     grid = np.full((rows, LENGTH_OCTAVES), np.nan)
     source = np.full(grid.shape, Source.EXTRAPOLATED, np.uint8)

@@ -109,9 +109,10 @@ def mla_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
         ratio = grids.prefill_roofline_s() / there.prefill_roofline_s()
         prefill_s, launch_s = prefill_s * ratio, launch_s * ratio[:, 0]
         codes = tuple(np.maximum(c, np.uint8(Source.SUBSTITUTED)) for c in codes)  # type: ignore[assignment]
-    return replace(
+    layers = replace(
         grids, decode=DecodeGrid(decode_s, codes[0]), prefill=PrefillGrid(launch_s, prefill_s, codes[1])
     )
+    return layers.repaired() if p.monotone else layers
 
 
 @dataclass(frozen=True, eq=False)

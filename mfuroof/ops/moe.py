@@ -15,7 +15,7 @@ import numpy as np
 
 from mfuroof._types import F64, freeze
 from mfuroof.core.sources import Source
-from mfuroof.ops.curves import MAX_TOKENS, Curve
+from mfuroof.ops.curves import MAX_TOKENS, Curve, without_spikes
 from mfuroof.ops.rooflines import GemmRoofline
 
 __all__ = ["ExpertsShape", "MoeTable", "distinct_experts"]
@@ -79,6 +79,8 @@ class MoeTable:
     measured_on, wanted, stand_in
         Rooflines of the GPU and dtype of the rows and of those that are asked for, and whether these are others; see
         `GemmTable`.
+    despike
+        Bring down single times that stand above one of more tokens.
     """
 
     shapes: tuple[ExpertsShape, ...]
@@ -87,10 +89,16 @@ class MoeTable:
     measured_on: GemmRoofline
     wanted: GemmRoofline
     stand_in: bool = False
+    despike: bool = False
 
     @classmethod
     def from_rows(
-        cls, rows: dict[str, np.ndarray], measured_on: GemmRoofline, wanted: GemmRoofline, stand_in: bool = False
+        cls,
+        rows: dict[str, np.ndarray],
+        measured_on: GemmRoofline,
+        wanted: GemmRoofline,
+        stand_in: bool = False,
+        despike: bool = False,
     ) -> MoeTable:
         """Group the rows of a table (sorted by shape, then tokens) into curves."""
         keys = np.stack([rows[name] for name in ExpertsShape.__dataclass_fields__], axis=1)
@@ -100,13 +108,13 @@ class MoeTable:
             shapes.append(ExpertsShape(*(int(v) for v in keys[start])))
             tokens.append(rows["tokens"][start:stop].astype(np.float64))
             latency.append(rows["latency_s"][start:stop])
-        return cls(tuple(shapes), tuple(tokens), tuple(latency), measured_on, wanted, stand_in)
+        return cls(tuple(shapes), tuple(tokens), tuple(latency), measured_on, wanted, stand_in, despike)
 
     def curve(self, shape: ExpertsShape, num_matrices: int, tokens_per_count: float) -> Curve:
         """Return the time over local tokens, each of which stands for ``tokens_per_count`` that enter the layer."""
         if shape in self.shapes:
             i = self.shapes.index(shape)
-            return self._finish(self.tokens[i], self.latency_s[i], shape, num_matrices, tokens_per_count, Source.EXACT)
+            return self._finish(self.tokens[i], self._times(i), shape, num_matrices, tokens_per_count, Source.EXACT)
         distance = self._distances(shape)
         near = np.argsort(distance, kind="stable")[:NEIGHBOURS]
         weight = 1.0 / np.maximum(distance[near], 1e-9) ** 2
@@ -116,11 +124,14 @@ class MoeTable:
             other = self.shapes[i]
             # The same load per expert; both are read where their tokens per expert agree.
             alike = tokens * _load(shape) / _load(other)
-            time = np.interp(alike, self.tokens[i], self.latency_s[i])
+            time = np.interp(alike, self.tokens[i], self._times(i))
             time = np.where(alike > self.tokens[i][-1], time * alike / self.tokens[i][-1], time)
             utilisation += w * other.roofline_time_s(alike, num_matrices, self.measured_on) / time
         time = shape.roofline_time_s(tokens, num_matrices, self.measured_on) * weight.sum() / utilisation
         return self._finish(tokens, time, shape, num_matrices, tokens_per_count, Source.SUBSTITUTED)
+
+    def _times(self, i: int) -> F64:
+        return without_spikes(self.latency_s[i]) if self.despike else self.latency_s[i]
 
     def _distances(self, shape: ExpertsShape) -> F64:
         mine = _features(shape)

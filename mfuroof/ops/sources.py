@@ -153,7 +153,9 @@ class MeasuredOps:
                 continue
             reference = GemmRoofline.of(self.reference, measured)
             mine = GemmRoofline.of(self.hardware, format_of(SAME_RATE.get(dtype, dtype)))
-            table = MoeTable.from_rows(found, reference, mine, self._stand_in(measured, dtype))
+            table = MoeTable.from_rows(
+                found, reference, mine, self._stand_in(measured, dtype), self.params.monotone
+            )
             if shape in table.shapes:
                 return table
             first = first or table

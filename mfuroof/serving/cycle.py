@@ -77,7 +77,7 @@ def cycle(load: Load, others: F64, policy: Scheduler, steps: Steps, *, overhead_
         ends = prompt * together + (decode if policy.mixes else 0.0)
         cuts = rate * cut.full
         plain = np.maximum(1.0 - busy - cuts, 0.0) if policy.mixes else np.ones_like(mean)
-        met = _mean_square([(plain, decode), (busy, ends), (cuts, between(at.filled, 0))]) / mean
+        met = _mean_square([(plain, decode), (busy, ends), (cuts, between(at.filled, 0))]) / np.maximum(mean, 1e-300)
     joining = np.minimum(rate * met + 1.0, cut.most)
     shared = between(at.several, 0) + (joining - whole) * between(at.more, 0)
     last = np.where(joining > 1.0, np.maximum(shared, between(at.last, 0)), between(at.last, 0))

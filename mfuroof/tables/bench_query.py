@@ -200,8 +200,8 @@ def gated_delta_net(
         return _shaped(peer_infersim.gated_delta_net(file, at, chosen["details"]), form, chosen["details"])
     total = sum(file.latency_s(c.name) for c in file.layout.columns if c.kind == "time")
     table = compile_1d(file.layout.axes[0], file.count(file.layout.axes[0]), total)
-    hold = lambda x: x  # noqa: E731  time in proportion to tokens
-    found = lookup.read(table, at, rule=rule, outside=chosen["outside"], roofline=hold, details=True)
+    in_proportion = np.asarray  # the roofline of time in proportion to tokens
+    found = lookup.read(table, at, rule=rule, outside=chosen["outside"], roofline=in_proportion, details=True)
     return _shaped(found, form, chosen["details"])
 
 
