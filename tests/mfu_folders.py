@@ -121,11 +121,18 @@ def put_attention(folder, gpu="h100", stems=("8-2-128",), zero=False):
             write(folder, f"mha/decode/{gpu}/{name}.csv", "dtype,kv_dtype,batch_size,kv_len,latency_us,mfu", rows)
 
 
-def fp8(config):
-    """Give every matrix of the layers the FP8 format."""
-    layers = tuple(
-        dataclasses.replace(s, formats=tuple(sorted((m.name, FORMATS["fp8"]) for m in config.modules(s) if m.matrix_params)))
-        for s in config.layers
-    )  # fmt: skip
-    object.__setattr__(config, "layers", layers)
+def stored_as(config, dtype):
+    """Give every matrix of the layers one storage format."""
+    layers = []
+    for spec in config.layers:
+        names = sorted(m.name for m in config.modules(spec) if m.matrix_params)
+        layers.append(dataclasses.replace(spec, formats=tuple((name, FORMATS[dtype]) for name in names)))
+    object.__setattr__(config, "layers", tuple(layers))
+    return config
+
+
+def with_attention(config, **changes):
+    """Change the attention of every layer."""
+    changed = (dataclasses.replace(s, attention=dataclasses.replace(s.attention, **changes)) for s in config.layers)
+    object.__setattr__(config, "layers", tuple(changed))
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -21,6 +22,7 @@ from mfuroof.capacity import kv_capacity
 from mfuroof.cli import app as commands
 from mfuroof.cli import gpus, kv, lookup, main, models, step
 from mfuroof.cli.costs import PRESETS
+from mfuroof.cli.running import stoppable
 from mfuroof.hardware import known_hardware
 from mfuroof.models import get_model, known_models
 from mfuroof.params import CostParams
@@ -350,7 +352,7 @@ def endless(path: Path, **options: Any) -> subprocess.Popen[str]:
 
 def wait_for_rows(folder: Path) -> None:
     for _ in range(300):
-        if any(p.stat().st_size for p in folder.iterdir()):
+        if any(p.stat().st_size > 1000 for p in folder.iterdir()):
             return
         time.sleep(0.05)
     raise AssertionError("the sweep writes nothing")
@@ -365,6 +367,17 @@ def test_an_interrupted_sweep_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     assert (sweep.returncode, out) == (130, "")
     assert err == "mfuroof: stopped; nothing was left half-written\n"
+
+
+def test_a_swallowed_interrupt_comes_again() -> None:
+    done: list[int] = []
+    with pytest.raises(KeyboardInterrupt), stoppable(lambda now, total: done.append(now)) as advance:
+        advance(1, 3)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        advance(2, 3)
+    assert done == [1]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 def read_until(terminal: int, text: bytes | None) -> bytes:

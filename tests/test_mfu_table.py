@@ -11,7 +11,7 @@ import numpy.testing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mfu_folders import GPU, H20, bind, fp8, model, put_attention, put_gemm, ragged, steps, times, write
+from mfu_folders import GPU, H20, bind, model, put_attention, put_gemm, ragged, steps, stored_as, times, write
 
 from mfuroof.batch import StepBatch
 from mfuroof.costs.rounding import peer_step_us
@@ -90,8 +90,11 @@ def test_blis__matches_definition_on_real_tables(rule, shared):
     data = load_bench_data(folder)
     rng = np.random.default_rng(4)
     for d, layers, heads, kv_heads, width, tp in (
-        (4096, 32, 32, 8, 14336, 1), (8192, 80, 64, 8, 28672, 4), (5120, 40, 40, 40, 13824, 2), (3584, 28, 28, 4, 18944, 1)
-    ):  # fmt: skip
+        (4096, 32, 32, 8, 14336, 1),
+        (8192, 80, 64, 8, 28672, 4),
+        (5120, 40, 40, 40, 13824, 2),
+        (3584, 28, 28, 4, 18944, 1),
+    ):
         config = ModelConfig(
             hidden_size=d, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=kv_heads,
             intermediate_size=width, vocab_size=1000,
@@ -167,7 +170,7 @@ def infersim_model(name):
             q_lora_rank=384, kv_lora_rank=512, qk_nope_head_dim=128, qk_rope_head_dim=64, v_head_dim=128,
             num_key_value_heads=8,
         )  # fmt: skip
-    return fp8(model(kv_dtype="fp8")) if name == "dense fp8" else model()
+    return stored_as(model(kv_dtype="fp8"), "fp8") if name == "dense fp8" else model()
 
 
 def infersim_lookup(folder, name, tp, world):

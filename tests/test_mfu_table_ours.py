@@ -15,7 +15,6 @@ from mfu_folders import (
     RAW,
     bind,
     decode_seconds,
-    fp8,
     gemm_seconds,
     model,
     parts,
@@ -23,7 +22,9 @@ from mfu_folders import (
     put_attention,
     put_gemm,
     ragged,
+    stored_as,
     times,
+    with_attention,
 )
 
 from mfuroof.batch import StepBatch
@@ -31,7 +32,6 @@ from mfuroof.core.sources import Source
 from mfuroof.errors import ConfigError, InputError, MfuroofWarning, MissingTableError, UnknownNameError
 from mfuroof.models import ModelConfig, Quantization
 from mfuroof.params import CostParams
-from mfuroof.precision import FORMATS
 from mfuroof.tables.load import load_bench_data
 
 
@@ -54,7 +54,7 @@ def data(folder):
 
 def test_ours__measured_kernels_come_back_as_measured(data):
     """Shapes that were measured, FP8 weights: the step is the sum of the table's latencies."""
-    config = fp8(model(num_attention_heads=8, num_key_value_heads=2, head_dim=128, intermediate_size=3072))
+    config = stored_as(model(num_attention_heads=8, num_key_value_heads=2, head_dim=128, intermediate_size=3072), "fp8")
     bound = bind(data, RAW, config)
     got = parts(bound, StepBatch.uniform(decode_batch=[16, 64], decode_context=[1023, 4095], emits=False))
     # fused QKV is 1536 wide and gate-up 6144: QKV borrows the utilisation of 3072
@@ -68,7 +68,7 @@ def test_ours__measured_kernels_come_back_as_measured(data):
 
 
 def test_ours__sixteen_bit_products_run_at_the_16_bit_rate(data):
-    whole, half = bind(data, RAW, model()), bind(data, RAW, fp8(model()))
+    whole, half = bind(data, RAW, model()), bind(data, RAW, stored_as(model(), "fp8"))
     batch = StepBatch.uniform(decode_batch=16, decode_context=100)
     npt.assert_allclose(parts(whole, batch)["gemm"], 2 * parts(half, batch)["gemm"], rtol=1e-12)
 
@@ -85,7 +85,10 @@ def test_ours__latency_is_linear_between_points_and_flat_below(data):
 
 def test_ours__mixed_lengths_add_each_requests_time(data):
     bound = bind(data, RAW)
-    alone = {kv: parts(bound, StepBatch.uniform(decode_batch=3, decode_context=kv))["attention_decode"][0] for kv in (99, 7000)}
+    alone = {
+        kv: parts(bound, StepBatch.uniform(decode_batch=3, decode_context=kv))["attention_decode"][0]
+        for kv in (99, 7000)
+    }
     mixed = parts(bound, ragged(([], [99, 7000, 7000])))["attention_decode"][0]
     npt.assert_allclose(mixed, alone[99] / 3 + 2 * alone[7000] / 3, rtol=1e-12)
 
@@ -145,11 +148,7 @@ def test_tp_shards_products_and_adds_ring_all_reduces(data):
 
 
 def test_windows_cap_what_is_attended_to(data):
-    config = model()
-    layers = tuple(
-        dataclasses.replace(s, attention=dataclasses.replace(s.attention, sliding_window=512)) for s in config.layers
-    )
-    object.__setattr__(config, "layers", layers)
+    config = with_attention(model(), sliding_window=512)
     bound, full = bind(data, OURS, config), bind(data, OURS)
     far, near = (StepBatch.uniform(decode_batch=4, decode_context=c) for c in (20_000, 511))
     npt.assert_array_equal(times(bound, far), times(bound, near))
@@ -162,7 +161,7 @@ def test_windows_cap_what_is_attended_to(data):
 
 
 def test_sources_say_how_far_the_tables_reach(data):
-    config = fp8(model(num_hidden_layers=1, num_attention_heads=8, num_key_value_heads=4, head_dim=128))
+    config = stored_as(model(num_hidden_layers=1, num_attention_heads=8, num_key_value_heads=4, head_dim=128), "fp8")
     bound = bind(data, OURS, model())
     batch = StepBatch.uniform(decode_batch=[16, 20, 16, 16], decode_context=[4095, 4095, 16383, 40_000])
     source, distance = np.empty(4, np.uint8), np.empty(4)
@@ -223,12 +222,7 @@ def test_hypothetical_hardware_keeps_utilisation(data):
 def test_presets_say_what_they_ignore(data, tmp_path):
     put_gemm(tmp_path, "h20")
     put_attention(tmp_path, "h20")
-    int4 = model()
-    layers = tuple(
-        dataclasses.replace(s, formats=tuple(sorted((m.name, FORMATS["int4_wo"]) for m in int4.modules(s) if m.matrix_params)))
-        for s in int4.layers
-    )  # fmt: skip
-    object.__setattr__(int4, "layers", layers)
+    int4 = stored_as(model(), "int4_wo")
     object.__setattr__(int4, "quantization", Quantization(method="gptq", weight_bits=4, weight_bytes_nominal=0.5))
     with pytest.warns(MfuroofWarning, match="precision"):
         bind(data, CostParams.blis_mfu(), int4)
@@ -239,9 +233,7 @@ def test_presets_say_what_they_ignore(data, tmp_path):
 
 
 def test_layers_that_no_table_knows_are_refused(data):
-    config = model()
-    layers = tuple(dataclasses.replace(s, attention=dataclasses.replace(s.attention, kind="mamba")) for s in config.layers)
-    object.__setattr__(config, "layers", layers)
+    config = with_attention(model(), kind="mamba")
     with pytest.raises(ConfigError, match="mamba attention"):
         bind(data, OURS, config)
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import console, count, print_json, print_table
+from mfuroof.cli.output import count, print_json, print_table
+from mfuroof.cli.running import progress_bar, stoppable
 
 if TYPE_CHECKING:
     from mfuroof.sweep import SweepSummary
@@ -89,7 +88,7 @@ def sweep(
         params=params,
         memory_utilization=memory_utilization,
     )
-    with _stoppable(), _progress() as progress:
+    with progress_bar("sweep") as advance, stoppable(advance) as progress:
         summary = run_sweep(
             definition,
             out,
@@ -103,56 +102,6 @@ def sweep(
         print_json(summary.to_dict())
     else:
         _print(summary, out)
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let a termination signal end the sweep as an interrupt does, so that the temporary file goes too."""
-    import signal
-    import threading
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """Show steps done, rate and remaining time on a terminal; nothing elsewhere."""
-    terminal = console(stderr=True)
-    if not terminal.is_terminal:
-        yield None
-        return
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Steps a second so far."""
-
-        def render(self, task: Task) -> Text:
-            return Text(f"{(task.finished_speed or task.speed or 0) / 1e6:.1f} M steps/s")
-
-    columns = (TextColumn("sweep"), BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=terminal, transient=True) as bar:
-        task = bar.add_task("sweep", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _print(summary: SweepSummary, out: Path) -> None:

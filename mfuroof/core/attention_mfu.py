@@ -37,7 +37,7 @@ def grid_seconds(rows: F64, cols: F64, seconds: F64, batch: float, kv: float) ->
     if last_r > 0:
         upper = seconds[r + 1, c] + t * (seconds[r + 1, c + 1] - seconds[r + 1, c])
         value += (y - rows[r]) / (rows[r + 1] - rows[r]) * (upper - value)
-    return value * max(batch / rows[last_r], 1.0) * max(kv / cols[last_c], 1.0)  # type: ignore[no-any-return]
+    return value * max(batch / rows[last_r], 1.0) * max(kv / cols[last_c], 1.0)
 
 
 @jit
@@ -115,8 +115,8 @@ def curve_seconds(lengths: F64, values: F64, launch: float, blend: float, length
     v = values[j] + (x - lengths[j]) / (lengths[j + 1] - lengths[j]) * (values[j + 1] - values[j])
     beyond = max(length / lengths[last], 1.0)
     if blend == SQRT:
-        return (v * beyond) ** 2  # type: ignore[no-any-return]
-    return launch + length * v * beyond  # type: ignore[no-any-return]
+        return (v * beyond) ** 2
+    return launch + length * v * beyond
 
 
 @jit

@@ -166,7 +166,7 @@ def or_policy(source: TableSource, read: Any, size: tuple[int, ...]) -> Details:
     from mfuroof.core.sources import MISSING, ROOFLINE
 
     try:
-        return read()  # type: ignore[no-any-return]
+        return read()
     except MissingTableError:
         if source.missing == "raise":
             raise

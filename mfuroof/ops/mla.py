@@ -73,46 +73,88 @@ def mla_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
     MissingTableError
         No block of that many heads was measured and ``params.missing`` is ``"raise"``.
     """
-    measured = build.measured
+    measured, p = build.measured, build.measured.params
     shape = _shape(build, layer, build.model.kv_dtype)
-    grids = AttentionLayers.roofline(layer.count, shape, measured.hardware, measured.params.missing)
-    block = _find_block(build, layer, shape)
-    if block is None:
-        if measured.params.missing == "raise":
+    grids = AttentionLayers.roofline(layer.count, shape, measured.hardware, p.missing)
+    core = _core_of_block(build, layer, shape) or _core_of_kernels(build, layer, shape)
+    if core is None:
+        if p.missing == "raise":
             raise _missing(build, shape, layer)
         return grids
-    p = measured.params
-    there = AttentionLayers.roofline(
-        layer.count, _shape(build, layer, block.kv_dtype), measured.reference, "roofline"
-    )
-    at_home = Builder(
-        build.model,
-        build.parallel,
-        MeasuredOps(measured.tables, measured.reference, p, measured.reference),
-        build.collectives,
-    )
-    gemms = tuple(mla_gemms(at_home, layer, block.gemm_dtype))
-    found, tokens = block.decode, block.decode["batch_size"]
-    core = _without_gemms(found["latency_s"], tokens, gemms, layer.count)
-    # Measured at 2^i cached tokens and the new one.
-    decode = decode_grid(found["batch_size"], found["kv_len"] - 1, core, monotone=p.monotone)
-    found, tokens = block.prefill, block.prefill["batch_size"] * block.prefill["new_tokens"]
-    core = _without_gemms(found["latency_s"], tokens, gemms, layer.count)
-    prefill = prefill_grid(
-        found["batch_size"], found["new_tokens"], core, monotone=p.monotone, blend=p.prefill_blend
-    )
+    there = AttentionLayers.roofline(layer.count, _shape(build, layer, core.kv_dtype), measured.reference, "roofline")
+    decode = decode_grid(*core.decode, monotone=p.monotone)
+    prefill = prefill_grid(*core.prefill, monotone=p.monotone, blend=p.prefill_blend)
     decode_s = np.maximum(decode.time_s, there.decode_roofline_s())
     prefill_s = np.maximum(prefill.time_s, there.prefill_roofline_s())
-    launch_s, codes = prefill.launch_s, (decode.source, prefill.source)
-    if block.kv_dtype != shape.kv_dtype or measured.hardware != measured.reference:
+    launch_s, decode_code, prefill_code = prefill.launch_s, decode.source, prefill.source
+    if core.kv_dtype != shape.kv_dtype or measured.hardware != measured.reference:
         decode_s = decode_s * (grids.decode_roofline_s() / there.decode_roofline_s())
         ratio = grids.prefill_roofline_s() / there.prefill_roofline_s()
         prefill_s, launch_s = prefill_s * ratio, launch_s * ratio[:, 0]
-        codes = tuple(np.maximum(c, np.uint8(Source.SUBSTITUTED)) for c in codes)  # type: ignore[assignment]
-    layers = replace(
-        grids, decode=DecodeGrid(decode_s, codes[0]), prefill=PrefillGrid(launch_s, prefill_s, codes[1])
+        decode_code = np.maximum(decode_code, np.uint8(Source.SUBSTITUTED))
+        prefill_code = np.maximum(prefill_code, np.uint8(Source.SUBSTITUTED))
+    return replace(
+        grids, decode=DecodeGrid(decode_s, decode_code), prefill=PrefillGrid(launch_s, prefill_s, prefill_code)
     )
-    return layers.repaired() if p.monotone else layers
+
+
+Samples = tuple[np.ndarray, np.ndarray, F64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Core:
+    """Measured attention proper: (batch, cached tokens, time) of decode, (batch, new tokens, time) of prefill."""
+
+    kv_dtype: str
+    decode: Samples
+    prefill: Samples
+
+
+def _core_of_block(build: Builder, layer: LayerSpec, shape: MlaShape) -> _Core | None:
+    """Return what is left of a measured block when its projections are taken out."""
+    block = _find_block(build, layer, shape)
+    if block is None:
+        return None
+    measured = build.measured
+    home = MeasuredOps(measured.tables, measured.reference, measured.params, measured.reference)
+    at_home = Builder(build.model, build.parallel, home, build.collectives)
+    gemms = tuple(mla_gemms(at_home, layer, block.gemm_dtype))
+    d, f = block.decode, block.prefill
+    decode_s = _without_gemms(d["latency_s"], d["batch_size"], gemms, layer.count)
+    prefill_s = _without_gemms(f["latency_s"], f["batch_size"] * f["new_tokens"], gemms, layer.count)
+    return _Core(
+        block.kv_dtype,
+        (d["batch_size"], d["kv_len"] - 1, decode_s),  # measured at 2^i cached tokens and the new one
+        (f["batch_size"], f["new_tokens"], prefill_s),
+    )
+
+
+def _core_of_kernels(build: Builder, layer: LayerSpec, shape: MlaShape) -> _Core | None:
+    """Put the attention proper together from its kernels: absorption around decode, expansion before prefill."""
+    tables, m = build.measured.tables, _spec(layer.attention)
+    for kv_dtype in dict.fromkeys((shape.kv_dtype, "bf16", "fp8")):
+        where = {"attn_dtype": "bf16", "kv_dtype": kv_dtype, "num_attention_heads": shape.heads}
+        d, f = (rows(tables, family, **where) for family in ("mla_decode", "mla_prefill"))
+        if not d["latency_s"].size or not f["latency_s"].size:
+            continue
+        absorbed = np.zeros(d["latency_s"].size)
+        for op in ("pre", "post"):
+            bmm = rows(tables, "mla_bmm", op=op, dtype="bf16", num_attention_heads=shape.heads)
+            if bmm["latency_s"].size:
+                absorbed += np.interp(d["batch_size"], bmm["tokens"], bmm["latency_s"])
+        expand = build.measured.gemm_curve(
+            build.model.module_dtype("mla", layer),
+            shape.heads * (m.qk_nope_head_dim + m.v_head_dim),
+            m.kv_lora_rank,
+        )
+        expanded = expand.at((f["batch_size"] * f["new_tokens"]).astype(np.float64))
+        cached = 2 ** np.round(np.log2(d["kv_len"])).astype(np.int64)
+        return _Core(
+            kv_dtype,
+            (d["batch_size"], cached, d["latency_s"] + absorbed),
+            (f["batch_size"], f["new_tokens"], f["latency_s"] + expanded),
+        )
+    return None
 
 
 @dataclass(frozen=True, eq=False)

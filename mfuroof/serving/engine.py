@@ -149,7 +149,7 @@ class Engine:
             prefill_new_tokens=new,
             prefill_emits=done,
         )
-        self._advance(self.evaluator.step_time(batch))
+        self._advance(self.evaluator.step_time(batch) + self.policy.prompt_step_overhead_s)
         self._decoded(decoding, 1)
         self._held[requests] += new
         self._used += int(new.sum())

@@ -32,6 +32,9 @@ class Scheduler:
     lag_steps
         Steps a prompt waits for while the engine is busy: 1 where the next step is composed when the running one
         ends, 2 where it is composed (and launched) ahead of time.
+    prompt_step_overhead_s
+        What a step with prompt tokens takes beyond its kernels: such steps are launched kernel by kernel, outside the
+        captured graphs that decode steps run from. [s]
     request_overhead_s
         Time of a request outside the steps: HTTP, tokenizer, queues between processes, the way back. [s]
 
@@ -47,14 +50,15 @@ class Scheduler:
     max_batch_tokens: int = 8192
     max_num_seqs: int = 1024
     lag_steps: int = 1
+    prompt_step_overhead_s: float = 0.0
     request_overhead_s: float = 0.0
 
     def __post_init__(self) -> None:
         problems = Problems()
         for name in ("max_batch_tokens", "max_num_seqs", "lag_steps"):
             object.__setattr__(self, name, problems.positive_int(name, getattr(self, name)))
-        value = problems.number("request_overhead_s", self.request_overhead_s, 0.0, 1e6)
-        object.__setattr__(self, "request_overhead_s", value)
+        for name in ("prompt_step_overhead_s", "request_overhead_s"):
+            object.__setattr__(self, name, problems.number(name, getattr(self, name), 0.0, 1e6))
         for name in ("mixes", "chunks", "reserves_output"):
             if not isinstance(getattr(self, name), bool):
                 problems.add(name, getattr(self, name), "True or False")

@@ -97,6 +97,8 @@ class Steps:
             (riding, load.context, np.minimum(cut.full, 1.0), cut.room, middle),
         ]
         times = np.stack(self._price(shapes, decoding.shape))
+        times[1:4] += self.policy.prompt_step_overhead_s
+        times[4] += np.minimum(cut.full, 1.0) * self.policy.prompt_step_overhead_s
         if self.speculation is not None:
             times += self.speculation.extra_s(self.evaluator, decoding, load.context, times[0])
         decode, last, several, next_one, filled = times

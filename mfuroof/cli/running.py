@@ -1,0 +1,74 @@
+"""What surrounds a long command: a progress bar on a terminal, and signals that end it tidily."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from mfuroof.cli.output import console
+
+__all__ = ["Advance", "progress_bar", "stoppable"]
+
+Advance = Callable[[int, int], None]
+"""Told how many steps are done, and of how many."""
+
+
+@contextmanager
+def stoppable(advance: Advance) -> Iterator[Advance]:
+    """Let SIGINT and SIGTERM raise `KeyboardInterrupt`, so that temporary files go too.
+
+    Foreign code may swallow an exception that a signal raises in it (a callback of the compiler, a destructor), so
+    the function this yields raises it once more before it passes progress on to ``advance``.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield advance
+        return
+    asked: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    def checked(done: int, total: int) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        advance(done, total)
+
+    before = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield checked
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Advance]:
+    """Show steps done, rate and remaining time on a terminal; nothing elsewhere."""
+    terminal = console(stderr=True)
+    if not terminal.is_terminal:
+        yield lambda done, total: None
+        return
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        """Steps a second of late."""
+
+        def render(self, task: Task) -> Text:
+            return Text(f"{(task.finished_speed or task.speed or 0) / 1e6:.1f} M steps/s")
+
+    columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=terminal, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
