@@ -174,28 +174,44 @@ def ragged(tables, decoding, prompts):
 # ------------------------------------------------------------------ measured tables to curves and grids
 
 
-def roofline(m, n, k, bytes_per_element, peak, bandwidth):
-    return max(2 * m * n * k / peak, bytes_per_element * (m * n + m * k + n * k) / bandwidth)
+def roofline(m, n, k, gpu):
+    """``gpu``: bytes per weight, bytes per activation, peak rate, bandwidth."""
+    weight, activation, peak, bandwidth = gpu
+    return max(2 * m * n * k / peak, (weight * n * k + activation * m * (n + k)) / bandwidth)
 
 
-def gemm(sites, n, k, m, neighbours, reach, bytes_per_element, peak, bandwidth):
+def gemm_site(sites, site, m, gpu):
+    """A measured site at m; nothing is faster than its roofline."""
+    points = {at: max(t, roofline(at, *site, gpu)) for at, t in sorted(sites[site].items())}
+    return line((list(points), list(points.values()), 0.0), m)
+
+
+def gemm(sites, n, k, m, gpu, neighbours=0, reach=2.0):
     """Time at a measured m; sites are {(n, k): {m: latency}}. A shape that was not measured borrows utilisation."""
-
-    def best(m, n, k):
-        return roofline(m, n, k, bytes_per_element, peak, bandwidth)
-
-    def read(site):
-        curve = {m: max(t, best(m, *site)) for m, t in sorted(sites[site].items())}
-        return line((list(curve), list(curve.values()), 0.0), m)
-
     if (n, k) in sites:
-        return read((n, k))
-    far = {site: math.hypot(math.log2(site[0] / n), math.log2(site[1] / k)) for site in sorted(sites)}
-    near = sorted(far, key=far.get)[:neighbours]
-    near = [s for s in near if far[s] <= reach] or near[:1]
-    weight = {site: far[site] ** -2 for site in near}
-    used = sum(weight[s] * best(m, *s) / read(s) for s in near) / sum(weight.values())
-    return best(m, n, k) / used
+        return gemm_site(sites, (n, k), m, gpu)
+    used = {site: roofline(m, *site, gpu) / gemm_site(sites, site, m, gpu) for site in sites}
+    corners = {} if neighbours else gemm_corners(sites, n, k)
+    if corners:  # the geometric mean over the corners of the cell
+        blend = math.exp(sum(w * math.log(used[s]) for s, w in corners.items()) / sum(corners.values()))
+    else:
+        far = {site: math.hypot(math.log2(site[0] / n), math.log2(site[1] / k)) for site in sorted(sites)}
+        near = sorted(far, key=far.get)[: neighbours or 4]
+        near = [s for s in near if far[s] <= reach] or near[:1]
+        blend = sum(used[s] / far[s] ** 2 for s in near) / sum(1 / far[s] ** 2 for s in near)
+    return roofline(m, n, k, gpu) / blend
+
+
+def gemm_corners(sites, n, k):
+    """Measured corners of the cell around (n, k) and their shares, linear in the logarithm of either axis."""
+
+    def around(lines, x):
+        low, high = max((v for v in lines if v <= x), default=min(lines)), min((v for v in lines if v >= x), default=max(lines))
+        share = 0.0 if low >= high else math.log(x / low) / math.log(high / low)
+        return [(low, 1.0 - share), (high, share)]
+
+    rows, columns = around({n for n, _ in sites}, n), around({k for _, k in sites}, k)
+    return {(r, c): a * b for r, a in rows for c, b in columns if (r, c) in sites and a * b > 0}
 
 
 def collective(sizes, latency, elements_per_token, tokens):
@@ -209,45 +225,49 @@ def collective(sizes, latency, elements_per_token, tokens):
 
 
 def decode_frontier(measured, rows, columns):
-    """Fill a grid of decode attention from {(batch exponent, length exponent): time}."""
-    grid = [[measured.get((i, j)) for j in range(columns)] for i in range(rows)]
-    first = min(j for i, j in measured if i == 0)
+    """Fill a grid of decode attention from {(batch exponent, length exponent): time}; batch 1 was measured."""
     longest = max(j for _, j in measured)
+    grid = []
     for i in range(rows):
-        start = grid[i][first]
-        if start is not None:
-            grid[i][:first] = [start] * first
-        known = [j for j in range(columns) if grid[i][j] is not None]
-        for j in range(known[-1] + 1 if known else 0, columns):
+        known = sorted(j for b, j in measured if b == i)
+        row = []
+        for j in range(columns):
             if not known:  # twice the requests take twice the time
-                grid[i][j] = 2 * grid[i - 1][j]
+                row.append(2 * grid[i - 1][j])
+            elif j <= known[0]:  # launch-bound
+                row.append(measured[i, known[0]])
+            elif j <= known[-1]:  # measured, or a hole between measurements
+                a, b = max(x for x in known if x < j), min(x for x in known if x >= j)
+                row.append(between(2**a, 2**b, measured[i, a], measured[i, b], 2**j))
             elif i == 0 or j > longest:  # the slope of the last octave
-                grid[i][j] = grid[i][j - 1] + 2 * max(grid[i][j - 1] - grid[i][j - 2], 0)
+                row.append(row[j - 1] + 2 * max(row[j - 1] - row[j - 2], 0))
             else:  # as the next smaller batch grows there, for twice the requests
-                last = known[-1]
-                grid[i][j] = grid[i][last] + 2 * (grid[i - 1][j] - grid[i - 1][last])
+                row.append(row[known[-1]] + 2 * (grid[i - 1][j] - grid[i - 1][known[-1]]))
+        grid.append(row)
     return grid
 
 
 def prefill_frontier(measured, rows, columns, blend):
-    """Fill a grid of prefill attention from {(batch exponent, length exponent): time}."""
+    """Fill a grid of prefill attention from {(batch exponent, length exponent): time}; batch 1 was measured."""
     measured = dict(measured)
-    lengths = sorted({j for _, j in measured})
+    lengths = sorted({j for _, j in measured if (0, j) in measured})
     for j in lengths:
-        for i in range(rows):
-            if (i, j) not in measured:  # two half batches
-                measured[i, j] = 2 * measured[i - 1, j]
+        largest = max(i for i, x in measured if x == j)
+        for i in range(largest + 1, rows):  # two half batches
+            measured[i, j] = 2 * measured[i - 1, j]
     grid = []
     for i in range(rows):
+        known = [j for j in lengths if (i, j) in measured]
+        first, last = known[0], known[-1]
         row = []
         for j in range(columns):
-            if j > lengths[-1]:  # the square of the length
-                row.append(measured[i, lengths[-1]] * 4.0 ** (j - lengths[-1]))
-            elif j in lengths:
-                row.append(measured[i, j])
+            if j > last:  # the square of the length
+                row.append(measured[i, last] * 4.0 ** (j - last))
+            elif j <= first:
+                row.append(measured[i, first])
             else:
-                a, b = max(x for x in lengths if x < j), min(x for x in lengths if x > j)
-                t0, ta, tb = measured[i, lengths[0]], measured[i, a], measured[i, b]
+                a, b = max(x for x in known if x < j), min(x for x in known if x >= j)
+                t0, ta, tb = measured[i, first], measured[i, a], measured[i, b]
                 if blend == "sqrt":
                     row.append(between(2**a, 2**b, math.sqrt(ta), math.sqrt(tb), 2**j) ** 2)
                 else:

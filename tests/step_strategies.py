@@ -23,6 +23,15 @@ BOUND = {
     "32B on 2 H200": ("Qwen/Qwen3-32B", "h200_sxm", 2, {}),
 }
 """Real evaluators of the tests: dense models, one and several ranks, bf16 and fp8, several GPUs."""
+TRANSFERRED = {
+    "BLOOM on 4 H100": ("bigscience/bloom", "h100_sxm", 4, {}),
+    "Llama-2-13B on 2 B200": ("meta-llama/Llama-2-13b-hf", "b200_sxm", 2, {}),
+    "BLOOM on L40S": ("bigscience/bloom", "l40s", 1, {}),
+    "R1 on 4 H100": ("deepseek-ai/DeepSeek-R1", "h100_sxm", 4, {}),
+}
+"""Attention shapes that no table holds, one whose table has a hole, and latent attention."""
+WINDOWED = {"Gemma-4 on 4 H100": ("nvidia/Gemma-4-31B-IT-NVFP4", "h100_sxm", 4, {})}
+"""Layers with a sliding window among others without."""
 
 
 def size(compiled: int, interpreted: int) -> int:
@@ -32,7 +41,7 @@ def size(compiled: int, interpreted: int) -> int:
 
 @cache
 def evaluator(name: str = "8B on H100", preset: str = "own") -> mr.StepEvaluator:
-    model, gpu, tp, precision = BOUND[name]
+    model, gpu, tp, precision = {**BOUND, **TRANSFERRED, **WINDOWED}[name]
     params = {"own": mr.CostParams, "raw": lambda: mr.CostParams(monotone=False), "aic": mr.CostParams.aiconfigurator}
     return mr.StepEvaluator(model, gpu, tp_size=tp, params=params[preset](), **precision)
 

@@ -200,6 +200,17 @@ def test_infersim_loses_the_first_row_of_a_file_without_header(tmp_path):
     assert data.attn_decode_mfu("h20", 64, 2, 128, 1, 1024, rule="floor") == pytest.approx(0.0089, rel=0.01)
 
 
+def test_infersim_does_not_reach_a_weight_too_far(tmp_path):
+    """A covering weight counts below a squared distance of 1e9: 10000^2 + 30000^2 is just too far."""
+    write(tmp_path, {"gemm/h20/data.csv": gemm_lines([(1, 40000, 40000, "0.5"), (1, 90000, 90000, "0.4")])})
+    data = load_bench_data(tmp_path)
+    rows = naive.body(tmp_path / "gemm/h20/data.csv")
+    shapes = [(1, 30000, 10000), (1, 30001, 10000), (1, 1, 1), (1, 60000, 60000), (1, 85000, 85000)]
+    want = [naive.infersim_gemm(rows, 0.6, *shape) for shape in shapes]
+    assert want == [0.6, 0.5, 0.6, 0.6, 0.4]
+    npt.assert_array_equal(data.gemm_mfu("h20", *np.transpose(shapes), rule="infersim"), want)
+
+
 def test_infersim_defaults(tmp_path):
     write(tmp_path, {"mha/decode/h800/8-2-64.csv": decode_lines([("bf16", 1, 1, "0.5")])})
     write(tmp_path, {"mha/decode/l4/8-2-64.csv": decode_lines([("bf16", 1, 1, "0.5")])})

@@ -16,29 +16,32 @@ Advance = Callable[[int, int], None]
 
 
 @contextmanager
-def stoppable(advance: Advance) -> Iterator[Advance]:
+def stoppable() -> Iterator[Callable[[Advance], Advance]]:
     """Let SIGINT and SIGTERM raise `KeyboardInterrupt`, so that temporary files go too.
 
     Foreign code may swallow an exception that a signal raises in it (a callback of the compiler, a destructor), so
-    the function this yields raises it once more before it passes progress on to ``advance``.
+    this yields a function that wraps an `Advance`: the wrapped one raises it once more.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield advance
-        return
     asked: list[int] = []
 
     def stop(number: int, frame: object) -> None:
         asked.append(number)
         raise KeyboardInterrupt
 
-    def checked(done: int, total: int) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        advance(done, total)
+    def guard(advance: Advance) -> Advance:
+        def guarded(done: int, total: int) -> None:
+            if asked:
+                raise KeyboardInterrupt
+            advance(done, total)
 
+        return guarded
+
+    if threading.current_thread() is not threading.main_thread():
+        yield guard
+        return
     before = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
-        yield checked
+        yield guard
     finally:
         for number, handler in before:
             signal.signal(number, handler)

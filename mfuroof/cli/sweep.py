@@ -88,14 +88,14 @@ def sweep(
         params=params,
         memory_utilization=memory_utilization,
     )
-    with progress_bar("sweep") as advance, stoppable(advance) as progress:
+    with stoppable() as guard, progress_bar("sweep") as advance:
         summary = run_sweep(
             definition,
             out,
             detail=detail,  # type: ignore[arg-type]
             infeasible=infeasible,  # type: ignore[arg-type]
             threads=threads,
-            progress=progress,
+            progress=guard(advance),
             command=shlex.join(["mfuroof", *context.obj]),
         )
     if json:

@@ -31,8 +31,24 @@ def warmup(json: o.Json = False) -> None:
             _ = result.bound, result.source
         evaluator.step_time_scalar(1, 5)
         seconds[cost] = time.perf_counter() - began
+    began = time.perf_counter()
+    _lookups()
+    seconds["lookups"] = time.perf_counter() - began
     if json:
         print_json({"seconds": seconds})
     else:
         for cost, taken in seconds.items():
             print(f"{cost}: ready after {taken:.2f} s")
+
+
+def _lookups() -> None:
+    """Read a curve, a grid and GEMM sites of two points by every rule."""
+    from mfuroof.lookup import RULES, read
+    from mfuroof.tables.compile import compile_1d, compile_2d, compile_sites
+
+    two = [1.0, 2.0]
+    tables = (compile_1d("x", two, two), compile_2d(("y", "x"), two, two, two), compile_sites(two, two, two, two))
+    for table, axes in zip(tables, (1, 2, 3), strict=True):
+        for rule in RULES:
+            for details in (False, True):
+                read(table, *[1.0] * axes, rule=rule, details=details)

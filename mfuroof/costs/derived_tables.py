@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from mfuroof._types import freeze
 from mfuroof.costs.layered_work import format_rate
+from mfuroof.errors import MissingTableError
 from mfuroof.hardware import Hardware
 from mfuroof.models import ModelConfig
 from mfuroof.parallel import Parallel
@@ -21,41 +23,69 @@ from mfuroof.tables.store import KernelTables
 from mfuroof.tables.work import file_flops
 from mfuroof.units import US
 
-__all__ = ["derive"]
+__all__ = ["DerivedTables", "derive"]
 
+_EXPERT_KEY = (
+    "num_experts", "num_gpus", "num_local_experts", "num_experts_per_tok", "hidden_size", "intermediate_size"
+)  # fmt: skip
 _SAME_KERNEL = {"fp16": "bf16"}
 """Formats whose kernels were measured under another name."""
 
 
+@dataclass(frozen=True, eq=False)
+class DerivedTables:
+    """MFU tables, how their GEMMs are filed, and whether experts were borrowed; see `TableSource`."""
+
+    data: BenchData
+    gemm_labels: tuple[tuple[str, str, str], ...]
+    expert_stand_ins: bool
+
+
 def derive(
     tables: KernelTables, model: ModelConfig, hardware: Hardware, parallel: Parallel, params: CostParams
-) -> tuple[BenchData, tuple[tuple[str, str], ...]]:
-    """Return MFU tables of the kernels a model needs, and the label under which each format's GEMMs are filed.
+) -> DerivedTables:
+    """Return MFU tables of the kernels a model needs.
 
     MFU is relative to the rates of ``hardware``, unrounded. Attention is that of one prompt (prefill), 16-bit scores
     and the model's cache dtype, without windows. Expert kernels are measured as a whole: both projections get its MFU.
-    For BLIS's rules decode files are named as it looks for them, by the heads of the model and the ranks.
+    With ``params.transfer`` GEMMs of an unmeasured format are those of the format it computes in, and experts of an
+    unmeasured shape those of `MeasuredOps.experts_curve`. For BLIS's rules decode files are named as it looks for
+    them, by the heads of the model and the ranks.
     """
     files: list[BenchFile] = []
-    peaks: dict[str, dict[str, float]] = {}
-    labels = []
+    labels, rates = [], {}
     for fmt in _formats(model):
-        label = f"{tables.gpu} {fmt.name}"
-        rows = _rows(tables, "gemm", dtype=_SAME_KERNEL.get(fmt.name, fmt.name))
-        if rows is not None:
-            peaks[label] = dict.fromkeys(("bf16", "fp8"), format_rate(hardware, fmt))
-            columns = {name: rows[name] for name in "mkn"}
-            files.append(_file(_layout("gemm"), label, "data", (), rows["latency_s"], columns, peaks[label]["fp8"]))
-            labels.append((fmt.name, label))
-    own = {"bf16": hardware.peak("bf16"), "fp8": format_rate(hardware, _expert_format(model))}
-    peaks[tables.gpu] = {**own, "hbm_bytes_per_s": hardware.hbm_bytes_per_s}
-    for label in list(peaks):
-        peaks[label].setdefault("hbm_bytes_per_s", hardware.hbm_bytes_per_s)
-    files += _attention(tables, "attn_prefill", model, own["bf16"])
+        for measured in _candidates(fmt, params):
+            rows = _rows(tables, "gemm", dtype=_SAME_KERNEL.get(measured, measured))
+            if rows is not None:
+                label = f"{tables.gpu} {fmt.name}"
+                # MFU of another format's kernels is relative to that format's rate, and then held on our own
+                rates[label] = format_rate(hardware, FORMATS[measured])
+                columns = {name: rows[name] for name in "mkn"}
+                files.append(_file(_layout("gemm"), label, "data", (), rows["latency_s"], columns, rates[label]))
+                labels.append((fmt.name, label, measured))
+                break
     blis = params.lookup_rule in ("blis_v2", "blis_floor")
-    files += _attention(tables, "attn_decode", model, own["bf16"], parallel.tp_size if blis else 0)
-    files += _experts(tables, model, params, own["fp8"])
-    return BenchData(f"{tables.gpu} kernels of {tables.engine}", tuple(files), (), peaks), tuple(labels)
+    bf16, experts = hardware.peak("bf16"), format_rate(hardware, _expert_format(model))
+    files += _attention(tables, "attn_prefill", model, bf16)
+    files += _attention(tables, "attn_decode", model, bf16, parallel.tp_size if blis else 0)
+    measured_experts = _experts(tables, model, params, experts)
+    borrowed = _borrowed_experts(tables, model, hardware, parallel, params, experts, measured_experts)
+    files += borrowed or measured_experts
+    peaks = {label: dict.fromkeys(("bf16", "fp8"), rate) for label, rate in rates.items()}
+    peaks[tables.gpu] = {"bf16": bf16, "fp8": experts}
+    for figures in peaks.values():
+        figures["hbm_bytes_per_s"] = hardware.hbm_bytes_per_s
+    data = BenchData(f"{tables.gpu} kernels of {tables.engine}", tuple(files), (), peaks)
+    return DerivedTables(data, tuple(labels), bool(borrowed))
+
+
+def _candidates(fmt: Format, params: CostParams) -> list[str]:
+    """Return the formats whose GEMMs may stand for one, the best first."""
+    if not params.transfer:
+        return [fmt.name]
+    by_class = {"fp8": ["fp8", "fp8_block", "bf16"], "fp4": ["nvfp4", "bf16"], "int8": ["int8", "bf16"]}
+    return list(dict.fromkeys([fmt.name, *by_class.get(fmt.compute_class, ["bf16"])]))
 
 
 def _formats(model: ModelConfig) -> list[Format]:
@@ -165,3 +195,65 @@ def _experts(tables: KernelTables, model: ModelConfig, params: CostParams, peak:
         mine[layout.axes[0]] = (rows["tokens"] // ep)[whole]
         files.append(_file(layout, tables.gpu, "data", (), rows["latency_s"][whole], mine, peak))
     return files
+
+
+def _borrowed_experts(
+    tables: KernelTables,
+    model: ModelConfig,
+    hardware: Hardware,
+    parallel: Parallel,
+    params: CostParams,
+    peak: float,
+    measured: list[BenchFile],
+) -> list[BenchFile]:
+    """Return grouped GEMMs of the model's own expert shapes where one was not measured, else nothing."""
+    from mfuroof.ops.moe import ExpertsShape
+    from mfuroof.ops.sources import MeasuredOps
+
+    sparse = [layer for layer in model.layers if layer.mlp.kind == "moe"]
+    tp, ep = parallel.moe_tp_size, parallel.ep_size
+    shapes = {
+        ExpertsShape(
+            layer.mlp.num_experts,
+            layer.mlp.num_experts_per_tok,
+            layer.mlp.latent_size or model.hidden_size,
+            layer.mlp.moe_intermediate_size,
+            tp,
+            ep,
+        ): layer
+        for layer in sparse
+    }
+    known = {
+        tuple(int(column[i]) for column in (f.columns[n] for n in _EXPERT_KEY)) for f in measured for i in range(len(f))
+    }
+    wanted = {_key_of(shape) for shape in shapes}
+    if not params.transfer or wanted <= known or not tables.has("moe"):
+        return []
+    kernels, parts = MeasuredOps(tables, hardware, params), []
+    for shape, layer in shapes.items():
+        try:
+            curve = kernels.experts_curve(
+                model.module_dtype("experts", layer), shape, layer.mlp.num_matrices, float(parallel.dp_size)
+            )
+        except MissingTableError:
+            return []
+        per_gpu = np.unique(np.ceil(curve.knots * parallel.dp_size / ep)).astype(np.int64)
+        parts.append((_key_of(shape), per_gpu, curve.at(per_gpu * ep / parallel.dp_size)))
+    files = []
+    for phase in ("prefill", "decode"):
+        layout = _layout("grouped_gemm", phase)
+        columns: dict[str, Any] = {
+            name: np.concatenate([np.full(tokens.size, key[i]) for key, tokens, _ in parts])
+            for i, name in enumerate(_EXPERT_KEY)
+        }
+        columns[layout.axes[0]] = np.concatenate([tokens for _, tokens, _ in parts])
+        columns["tokens_per_expert"] = np.zeros(columns[layout.axes[0]].size, np.int64)
+        latency = np.concatenate([time for _, _, time in parts])
+        files.append(_file(layout, tables.gpu, "data", (), latency, columns, peak))
+    return files
+
+
+def _key_of(shape: Any) -> tuple[int, ...]:
+    gpus, local = shape.tp_size * shape.ep_size, shape.num_experts // shape.ep_size
+    width = shape.moe_intermediate_size // shape.tp_size
+    return shape.num_experts, gpus, local, shape.num_experts_per_tok, shape.hidden_size, width

@@ -10,6 +10,8 @@ References
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mfuroof.costs.token_op import ExpertKey, TokenOp
 from mfuroof.errors import ConfigError, Problem
 from mfuroof.hardware import Hardware
@@ -22,14 +24,15 @@ __all__ = ["infersim_layer", "infersim_ops"]
 
 
 def infersim_layer(model: ModelConfig) -> tuple[AttentionSpec, MlpSpec]:
-    """Return the attention and the MLP that stand for every layer.
+    """Return the attention and the MLP that stand for every layer; windows and selectors are not seen.
 
     Raises
     ------
     ConfigError
         Attention of a kind this composition does not have, or of more than one shape.
     """
-    attention = {layer.attention for layer in model.layers}
+    blind = {"sliding_window": None, "chunked": False, "indexer": None, "qk_norm_params": 0, "extra_params": 0}
+    attention = {replace(layer.attention, **blind) for layer in model.layers}  # type: ignore[arg-type]
     kinds = sorted({a.kind for a in attention})
     if len(attention) > 1 or kinds[0] not in ("gqa", "mla"):
         found = f"{len(attention)} kinds of attention ({', '.join(kinds)})"
@@ -79,8 +82,8 @@ def _mlp(
     else:
         width, per_token, experts, key = mlp.intermediate_size, 1, 1, None
     flops = 6.0 * d * (width // tp) * per_token
-    floor = 3.0 * d * width * fmt.nominal_bytes * experts / world / bandwidth
-    routed = TokenOp("experts" if key else "mlp", layers, d, width * 2 // world, fmt, flops, rate, floor, key)
+    read = 3.0 * d * width * fmt.nominal_bytes * experts / world / bandwidth
+    routed = TokenOp("experts" if key else "mlp", layers, d, width * 2 // world, fmt, flops, rate, read, True, key)
     if not mlp.shared_intermediate_size:
         return [routed]
     shared = width // tp * (mlp.shared_intermediate_size // width)

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from mfuroof._types import F64, ArrayLike
+from mfuroof.core.sources import MISSING, ROOFLINE, SUBSTITUTED
+from mfuroof.costs.token_op import TokenOp
 from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, Problem, UnknownNameError
 from mfuroof.hardware import Hardware
 from mfuroof.lookup import Details
 from mfuroof.models import ModelConfig
 from mfuroof.parallel import Parallel
 from mfuroof.params import CostParams
-from mfuroof.precision import Format
+from mfuroof.precision import FORMATS, Format
 from mfuroof.tables.bench import BenchData
 from mfuroof.tables.bench_layout import FOLDERS
 from mfuroof.tables.load import load_bench_data
@@ -38,22 +40,26 @@ class TableSource:
 
     Attributes
     ----------
-    data, gpu
+    data, gpu, hardware
         Tables, and the GPU of them that stands for the hardware.
     rule
         Rule of `BenchData`: ``params.lookup_rule``, with "linear" (times) for "latency".
     missing, transfer
         Of `CostParams`: what an unmeasured shape gets, and whether the nearest attention configuration stands in.
-    gemm_gpus
-        GPU name under which GEMMs of a storage format are filed; any other format reads ``gpu``.
+    gemm_labels
+        For tables made of kernels: (format, GPU name its GEMMs are filed under, format that was measured).
+    expert_stand_ins
+        Grouped GEMMs that were not measured in this shape and dtype but borrowed from others.
     """
 
     data: BenchData
     gpu: str
+    hardware: Hardware
     rule: str
     missing: str
     transfer: bool
-    gemm_gpus: tuple[tuple[str, str], ...] = ()
+    gemm_labels: tuple[tuple[str, str, str], ...] = ()
+    expert_stand_ins: bool = False
 
     @property
     def peer(self) -> bool:
@@ -62,11 +68,21 @@ class TableSource:
 
     def gemm_label(self, fmt: Format) -> str:
         """Return the GPU name whose GEMM table serves a storage format."""
-        return dict(self.gemm_gpus).get(fmt.name, self.gpu)
+        return next((label for name, label, _ in self.gemm_labels if name == fmt.name), self.gpu)
+
+    def measured_format(self, op: TokenOp) -> Format | None:
+        """Return the storage format of the kernels that stand for an operation's; None where that is not known."""
+        if not self.gemm_labels:
+            return FORMATS["fp8"]  # the layout's GEMMs, single and grouped
+        if op.experts is not None:
+            return op.fmt
+        return next((FORMATS[measured] for name, _, measured in self.gemm_labels if name == op.fmt.name), None)
 
     def gemm(self, fmt: Format, m: ArrayLike, k: int, n: int) -> Details:
         """Return the MFU of Y[m, n] = X[m, k] W[k, n], with source and distance."""
-        return self._details(self.data.gemm_mfu(self.gemm_label(fmt), m, k, n, self.rule, details=True))
+        found = self._details(self.data.gemm_mfu(self.gemm_label(fmt), m, k, n, self.rule, details=True))
+        measured = next((other for name, _, other in self.gemm_labels if name == fmt.name), fmt.name)
+        return found if measured == fmt.name else _substituted(found)
 
     def gemm_tokens(self, fmt: Format) -> F64:
         """Return the token counts at which any GEMM was measured, ascending."""
@@ -89,7 +105,7 @@ class TableSource:
     def grouped(self, phase: str, key: dict[str, int], tokens: ArrayLike) -> Details:
         """Return the MFU (2, n) of the experts' up and down projections, with source and distance."""
         found = self.data.grouped_gemm_mfu(self.gpu, phase, **key, tokens=tokens, rule=self.rule, details=True)
-        return self._details(found)
+        return _substituted(self._details(found)) if self.expert_stand_ins else self._details(found)
 
     def grouped_tokens(self) -> F64:
         """Return the token counts at which any grouped GEMM was measured, ascending."""
@@ -99,6 +115,10 @@ class TableSource:
 
     def _details(self, found: Any) -> Details:
         return Details(np.asarray(found.values, np.float64), np.asarray(found.source), np.asarray(found.distance))
+
+
+def _substituted(found: Details) -> Details:
+    return Details(found.values, np.maximum(found.source, np.uint8(SUBSTITUTED)), found.distance)
 
 
 def open_tables(
@@ -127,7 +147,7 @@ def open_tables(
         if tables.peaks is None and _same_gpu(gpu, hardware.name):
             figures = {**hardware.peak_flops_per_s, "hbm_bytes_per_s": hardware.hbm_bytes_per_s}
             tables = replace(tables, peaks={gpu: figures}, cache={})
-        return TableSource(tables, gpu, rule, params.missing, params.transfer)
+        return TableSource(tables, gpu, hardware, rule, params.missing, params.transfer)
     from mfuroof.costs.derived_tables import derive
     from mfuroof.tables.store import KernelTables, load_tables
 
@@ -136,8 +156,9 @@ def open_tables(
     if not isinstance(tables, KernelTables):
         expected = "MFU tables (load_bench_data), kernel tables (load_tables), a folder of either, or None"
         raise InputError(Problem("tables", type(tables).__name__, expected))
-    data, gemm_gpus = derive(tables, model, hardware, parallel, params)
-    return TableSource(data, tables.gpu, rule, params.missing, params.transfer, gemm_gpus)
+    made = derive(tables, model, hardware, parallel, params)
+    policies = rule, params.missing, params.transfer
+    return TableSource(made.data, tables.gpu, hardware, *policies, made.gemm_labels, made.expert_stand_ins)
 
 
 def _is_bench_folder(folder: Path) -> bool:
@@ -163,8 +184,6 @@ def _gpu_of(data: BenchData, hardware: Hardware) -> str:
 
 def or_policy(source: TableSource, read: Any, size: tuple[int, ...]) -> Details:
     """Call ``read``; where no table answers, hold to ``source.missing``: raise, MFU 1 (the roofline), or NaN."""
-    from mfuroof.core.sources import MISSING, ROOFLINE
-
     try:
         return read()
     except MissingTableError:

@@ -13,6 +13,7 @@ import numpy as np
 from mfuroof._types import F64, U8
 from mfuroof.core.isotonic import isotonic
 from mfuroof.core.sources import Source
+from mfuroof.costs.layered_work import format_rate
 from mfuroof.costs.table_source import TableSource, or_policy
 from mfuroof.costs.token_op import TokenOp
 from mfuroof.costs.workload import Experts
@@ -124,6 +125,7 @@ def _op_seconds(
     with np.errstate(divide="ignore", invalid="ignore"):
         if by_latency:
             time = op.flops_per_token * sampled / (op.peak_flops_per_s * mfu)
+            time *= _other_format(op, sampled, source, params)
             if params.lookup_rule == "latency" and knots.size:  # below the first measurement a kernel takes its time
                 time[sampled < knots[0]] = time[np.searchsorted(sampled, knots[0])]
             seconds = np.interp(counts, sampled, time)
@@ -136,12 +138,33 @@ def _op_seconds(
     return seconds, _floor(op, counts), code, distance[at]
 
 
-def _floor(op: TokenOp, counts: F64) -> F64:
+def _other_format(op: TokenOp, counts: F64, source: TableSource, params: CostParams) -> F64:
+    """Return what turns a held MFU into a held share of the roofline where another storage format was measured.
+
+    In the compute-bound part they agree; where weights are read, bytes count: a 4-bit matrix takes half the time of
+    the 8-bit one that was measured, though it computes at the 16-bit rate.
+    """
+    measured = source.measured_format(op)
+    if params.lookup_rule != "latency" or measured is None or measured == op.fmt:
+        return np.ones(counts.size)
+    rate = format_rate(source.hardware, measured) * params.flops_per_peak_flop
+    compute, read = op.flops_per_token * counts, _read_s(op, counts)
+    ours = np.maximum(compute / op.peak_flops_per_s, read)
+    theirs = np.maximum(compute / rate, read * measured.bytes_per_weight / op.fmt.bytes_per_weight)
+    return np.asarray(ours / theirs * op.peak_flops_per_s / rate)
+
+
+def _read_s(op: TokenOp, counts: F64) -> F64:
+    """Return the time to read the weights that each number of tokens needs. [s]"""
     if op.experts is None or not op.gathered:
-        return np.full(counts.size, op.floor_s)
+        return np.full(counts.size, op.read_s)
     key = op.experts
     experts = Experts(key.num_experts, key.num_experts_per_tok, 1.0, op.gathered)
-    return op.floor_s * experts.distinct(counts) / key.num_experts
+    return op.read_s * experts.distinct(counts) / key.num_experts
+
+
+def _floor(op: TokenOp, counts: F64) -> F64:
+    return _read_s(op, counts) if op.floored else np.zeros(counts.size)
 
 
 def _read(

@@ -50,8 +50,10 @@ class TokenOp:
         Of one call. [FLOP]
     peak_flops_per_s
         Rate the MFU is a share of. [FLOP/s]
-    floor_s
-        Time to read the weights of one call; 0 where it is not a floor. [s]
+    read_s
+        Time to read the weights of one call. [s]
+    floored
+        A call takes at least ``read_s``.
     experts
         Grouped GEMM instead of one weight matrix.
     tokens_per_gpu
@@ -67,7 +69,8 @@ class TokenOp:
     fmt: Format
     flops_per_token: float
     peak_flops_per_s: float
-    floor_s: float = 0.0
+    read_s: float = 0.0
+    floored: bool = False
     experts: ExpertKey | None = None
     tokens_per_gpu: float = 1.0
     gathered: int = 0

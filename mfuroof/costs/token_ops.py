@@ -76,8 +76,8 @@ def _uniform(u: UniformModel, hardware: Hardware, parallel: Parallel, params: Co
             k = max(k // tp, 1)
         else:
             n = max(n // tp, 1)
-        floor = k * n * u.weight_bytes / bandwidth if params.weight_floor else 0.0
-        ops.append(TokenOp(name, count, k, n, fmt, 2.0 * k * n, rate, floor))
+        read = k * n * u.weight_bytes / bandwidth
+        ops.append(TokenOp(name, count, k, n, fmt, 2.0 * k * n, rate, read, params.weight_floor))
     return ops
 
 
@@ -104,8 +104,9 @@ def _layer(
             k = _whole(k * shares[0])
         else:
             n = _whole(sum(m.out_features * s for m, s in zip(modules, shares, strict=True)))
-        floor = fmt.matrix_bytes(n, k) / _bandwidth(hardware, params) if params.weight_floor else 0.0
-        ops.append(TokenOp(name, count, k, n, fmt, 2.0 * k * n, _rate(fmt, hardware, params), floor))
+        read = fmt.matrix_bytes(n, k) / _bandwidth(hardware, params)
+        rate = _rate(fmt, hardware, params)
+        ops.append(TokenOp(name, count, k, n, fmt, 2.0 * k * n, rate, read, params.weight_floor))
     return ops
 
 
@@ -134,10 +135,11 @@ def _experts(
         parallel.tp_size * parallel.dp_size,
         tp,
     )
-    floor = stored / _bandwidth(hardware, params) if params.weight_floor else 0.0
-    rate = _rate(fmt, hardware, params)
-    per_gpu = parallel.dp_size / parallel.ep_size
-    return TokenOp("experts", float(layer.count), 0, 0, fmt, flops, rate, floor, key, per_gpu, parallel.dp_size)
+    read, rate = stored / _bandwidth(hardware, params), _rate(fmt, hardware, params)
+    count, per_gpu = float(layer.count), parallel.dp_size / parallel.ep_size
+    return TokenOp(
+        "experts", count, 0, 0, fmt, flops, rate, read, params.weight_floor, key, per_gpu, parallel.dp_size
+    )
 
 
 def head_op(model: ModelConfig, hardware: Hardware, parallel: Parallel, params: CostParams) -> TokenOp | None:
@@ -146,5 +148,5 @@ def head_op(model: ModelConfig, hardware: Hardware, parallel: Parallel, params: 
         return None
     fmt = model.format_in(None, "embed_tokens" if model.tie_word_embeddings else "lm_head")
     n, k = -(-model.vocab_size // parallel.tp_size), model.hidden_size
-    floor = fmt.matrix_bytes(n, k) / _bandwidth(hardware, params) if params.weight_floor else 0.0
-    return TokenOp("lm_head", 1.0, k, n, fmt, 2.0 * k * n, _rate(fmt, hardware, params), floor)
+    read, rate = fmt.matrix_bytes(n, k) / _bandwidth(hardware, params), _rate(fmt, hardware, params)
+    return TokenOp("lm_head", 1.0, k, n, fmt, 2.0 * k * n, rate, read, params.weight_floor)

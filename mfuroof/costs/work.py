@@ -66,19 +66,14 @@ class WorkModel:
                 if op.axis == axis:
                     out[op.name] += op.count * op.bytes_at(counts)
         for layers in self.run.attention:
-            out["attention_decode"] += layers.count * g.decode_sum(_cache_bytes(layers, g.decode_kv_len - 1.0, 1.0))
-            read = _cache_bytes(layers, g.prefill_context, g.prefill_new_tokens)
-            out["attention_prefill"] += layers.count * g.prefill_sum(read)
+            moved = layers.shape.bytes_moved
+            out["attention_decode"] += layers.count * g.decode_sum(moved(g.decode_kv_len - 1.0, 1.0))
+            read = g.prefill_sum(moved(g.prefill_context, g.prefill_new_tokens))
+            out["attention_prefill"] += layers.count * read
         return out
 
 
 def _window(layers: AttentionLayers) -> float:
     return float(layers.shape.window or np.inf)
-
-
-def _cache_bytes(layers: AttentionLayers, context: F64, new_tokens: F64 | float) -> F64:
-    """Bytes one request moves in one layer: the cache it can see, its queries and its outputs."""
-    seen = np.minimum(context + new_tokens, _window(layers) + new_tokens - 1.0)
-    return layers.shape.kv_bytes_per_token * seen + layers.shape.query_bytes_per_token * new_tokens
 
 

@@ -69,6 +69,11 @@ class AttentionShape:
         """The same in prefill; it differs where prefill expands a latent cache first. [FLOP]"""
         return self.decode_flops_per_pair
 
+    def bytes_moved(self, context: F64, new_tokens: F64 | float) -> F64:
+        """Return what one request moves in one layer: the cache it can see, its queries and its outputs. [bytes]"""
+        seen = np.minimum(context + new_tokens, (self.window or np.inf) + new_tokens - 1.0)
+        return self.kv_bytes_per_token * seen + self.query_bytes_per_token * new_tokens
+
     @property
     def query_bytes_per_token(self) -> float:
         """Queries read and outputs written for one new token, 16 bit. [bytes]"""
@@ -191,7 +196,7 @@ class AttentionLayers:
         length = 2.0 ** np.arange(LENGTH_OCTAVES)
         reach = np.minimum(length, self.shape.window or np.inf)
         compute = batch * reach * (length - 0.5 * reach) * self.shape.prefill_flops_per_pair / self.peak_flops_per_s
-        memory = batch * length * (self.shape.kv_bytes_per_token + self.shape.query_bytes_per_token)
+        memory = batch * self.shape.bytes_moved(np.zeros(1), length)
         return np.maximum(compute, memory / self.hbm_bytes_per_s)
 
 

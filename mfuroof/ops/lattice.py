@@ -14,8 +14,8 @@ import numpy as np
 from mfuroof._types import F64, I64, U8
 from mfuroof.core.isotonic import isotonic, isotonic_grid
 from mfuroof.core.sources import Source
-from mfuroof.ops.curves import without_spikes
 from mfuroof.errors import Problem, TableFormatError
+from mfuroof.ops.curves import without_spikes
 
 __all__ = ["DecodeGrid", "PrefillGrid", "decode_grid", "prefill_grid", "rising", "rising_prefill"]
 
@@ -67,9 +67,12 @@ def decode_grid(batch: I64, kv_len: I64, latency_s: F64, *, monotone: bool) -> D
     grid[:, :first] = grid[:, first : first + 1]  # below the shortest measured length the kernel is launch-bound
     source[:, :first] = Source.CLAMPED
     longest = int(np.flatnonzero(np.isfinite(grid).any(axis=0))[-1])
+    lengths = 2.0 ** np.arange(LENGTH_OCTAVES)
     for i in range(BATCH_OCTAVES):
         known = np.flatnonzero(np.isfinite(grid[i]))
         last = int(known[-1]) if known.size else -1
+        if known.size:
+            grid[i, : last + 1] = np.interp(lengths[: last + 1], lengths[known], grid[i, known])
         for j in range(last + 1, LENGTH_OCTAVES):
             if last < 0:
                 grid[i, j] = 2.0 * grid[i - 1, j]
@@ -77,7 +80,6 @@ def decode_grid(batch: I64, kv_len: I64, latency_s: F64, *, monotone: bool) -> D
                 grid[i, j] = grid[i, j - 1] + 2.0 * max(grid[i, j - 1] - grid[i, j - 2], 0.0)
             else:
                 grid[i, j] = grid[i, last] + 2.0 * (grid[i - 1, j] - grid[i - 1, last])
-    grid = _fill_holes(grid)
     if monotone:
         isotonic_grid(grid, MAX_ROUNDS, TOLERANCE)
     return DecodeGrid(grid, source)
@@ -104,9 +106,10 @@ def prefill_grid(batch: I64, new_tokens: I64, latency_s: F64, *, monotone: bool,
     measured = np.flatnonzero(np.isfinite(grid[0]))
     lengths = 2.0 ** np.arange(LENGTH_OCTAVES)
     for i in range(PREFILL_BATCH_OCTAVES):  # blend between measured columns, hold utilisation beyond the last
-        inside = _between(lengths, lengths[measured], grid[i, measured], blend)
-        beyond = grid[i, measured[-1]] * (lengths / lengths[measured[-1]]) ** 2
-        grid[i] = np.where(lengths > lengths[measured[-1]], beyond, inside)
+        known = measured[np.isfinite(grid[i, measured])]  # a larger batch was measured here, this one was not: a hole
+        inside = _between(lengths, lengths[known], grid[i, known], blend)
+        beyond = grid[i, known[-1]] * (lengths / lengths[known[-1]]) ** 2
+        grid[i] = np.where(lengths > lengths[known[-1]], beyond, inside)
     launch = grid[:, 0].copy()
     if monotone:
         isotonic(_launch_part(grid, lengths), launch)
@@ -182,15 +185,6 @@ def _measured(batch: I64, length: I64, latency_s: F64, rows: int, *, despike: bo
         grid = np.apply_along_axis(without_spikes, 1, grid)
         grid = np.apply_along_axis(without_spikes, 0, grid)
     return grid, source
-
-
-def _fill_holes(grid: F64) -> F64:
-    for i in range(grid.shape[0]):
-        known = np.isfinite(grid[i])
-        if not known.all():
-            columns = 2.0 ** np.arange(grid.shape[1])
-            grid[i] = np.interp(columns, columns[known], grid[i, known])
-    return grid
 
 
 def _between(lengths: F64, known: F64, time: F64, blend: str) -> F64:

@@ -93,9 +93,10 @@ def mla_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
         prefill_s, launch_s = prefill_s * ratio, launch_s * ratio[:, 0]
         decode_code = np.maximum(decode_code, np.uint8(Source.SUBSTITUTED))
         prefill_code = np.maximum(prefill_code, np.uint8(Source.SUBSTITUTED))
-    return replace(
+    layers = replace(
         grids, decode=DecodeGrid(decode_s, decode_code), prefill=PrefillGrid(launch_s, prefill_s, prefill_code)
     )
+    return layers.repaired() if p.monotone else layers
 
 
 Samples = tuple[np.ndarray, np.ndarray, F64]

@@ -36,6 +36,11 @@ class RecurrentShape(AttentionShape):
     state_dim: int = 0
     shared_heads: int = 0
 
+    def bytes_moved(self, context: F64, new_tokens: F64 | float) -> F64:
+        """Return what one request moves in one layer: its state once, and the vectors in and out. [bytes]"""
+        there = (np.asarray(new_tokens) > 0).astype(np.float64)
+        return self.kv_bytes_per_token * there + self.query_bytes_per_token * new_tokens + 0.0 * context
+
     @property
     def decode_flops_per_pair(self) -> float:
         """Work of one token: decay, update and read of the state, two operations an element each. [FLOP]"""
@@ -98,7 +103,9 @@ def recurrent_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
         decode=DecodeGrid(
             np.maximum(decode, grids.decode_roofline_s()), np.full(decode.shape, least, np.uint8)
         ),
-        prefill=PrefillGrid(launch, whole, np.maximum(lattice.source, np.uint8(least))),
+        prefill=PrefillGrid(
+            launch, np.maximum(whole, grids.prefill_roofline_s()), np.maximum(lattice.source, np.uint8(least))
+        ),
     )
 
 

@@ -149,7 +149,8 @@ class Engine:
             prefill_new_tokens=new,
             prefill_emits=done,
         )
-        self._advance(self.evaluator.step_time(batch) + self.policy.prompt_step_overhead_s)
+        tokens, layers = new.sum() + len(decoding), self.evaluator.model.num_hidden_layers
+        self._advance(self.evaluator.step_time(batch) + self.policy.launch_s(tokens, new.size, layers))
         self._decoded(decoding, 1)
         self._held[requests] += new
         self._used += int(new.sum())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,16 +9,15 @@ from numpy.typing import ArrayLike
 
 from mfuroof._boundary import Problems
 from mfuroof._types import F64, U8, freeze
-from mfuroof.capacity import KvCapacity, kv_capacity
-from mfuroof.errors import MfuroofWarning
 from mfuroof.serving.burst import burst
 from mfuroof.serving.cycle import Cycle, cycle
 from mfuroof.serving.inputs import Inputs, serving_inputs
 from mfuroof.serving.lengths import Lengths
+from mfuroof.serving.memory import cache_tokens
 from mfuroof.serving.result import Limit, ServingResult
 from mfuroof.serving.scheduler import Scheduler, scheduler_of
 from mfuroof.serving.speculative import Speculation
-from mfuroof.serving.steps import Load, Steps, cut_prompts
+from mfuroof.serving.steps import Load, Steps
 from mfuroof.step import StepEvaluator
 
 __all__ = ["estimate"]
@@ -122,7 +119,10 @@ def estimate(
         arrival_rate,
     )
     lanes = evaluator.parallel.dp_size * evaluator.parallel.pp_size
-    cache = _capacity(evaluator, memory_utilization) if kv_capacity_tokens is None else float(kv_capacity_tokens)
+    cache = kv_capacity_tokens
+    if cache is None:
+        largest = int(inputs.max_batch_tokens.max(initial=1)), int(inputs.max_num_seqs.max(initial=1))
+        cache = cache_tokens(evaluator, memory_utilization, *largest, stacklevel=2)
     load = _load(inputs, spread)
     places = _places(inputs, load, policy, cache / lanes)
     steps = Steps(evaluator, policy, speculation)
@@ -158,25 +158,6 @@ class Flow(NamedTuple):
     running: F64
     waiting: F64
     state: Cycle
-
-
-def _capacity(evaluator: StepEvaluator, memory_utilization: float) -> float:
-    p = evaluator.parallel
-    room: KvCapacity = kv_capacity(
-        evaluator.model,
-        evaluator.hardware,
-        p.tp_size,
-        p.pp_size,
-        p.ep_size,
-        p.dp_size,
-        memory_utilization=memory_utilization,
-    )
-    if not room.fits.all():
-        need = int(room.smallest_tp_that_fits)
-        hint = f"tp_size {need} would do" if need else "no tp_size would do"
-        text = f"{evaluator!r}: weights leave no room for a KV cache in {memory_utilization:g} of the memory; {hint}"
-        warnings.warn(text, MfuroofWarning, stacklevel=3)
-    return float(room.kv_capacity_tokens)
 
 
 def _load(inputs: Inputs, spread: Lengths) -> Load:

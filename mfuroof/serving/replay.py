@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 
 from mfuroof._boundary import Problems, count_array
 from mfuroof._types import F64, I64, freeze
-from mfuroof.capacity import kv_capacity
 from mfuroof.serving.engine import Engine
+from mfuroof.serving.memory import cache_tokens
 from mfuroof.serving.requests import RequestTimes
 from mfuroof.serving.scheduler import Scheduler, scheduler_of
 from mfuroof.step import StepEvaluator
@@ -87,8 +87,10 @@ def replay(
     if kv_capacity_tokens is not None:
         kv_capacity_tokens = problems.positive_int("kv_capacity_tokens", kv_capacity_tokens)
     problems.raise_if_any()
-    capacity = _capacity(evaluator, memory_utilization) if kv_capacity_tokens is None else kv_capacity_tokens
     policy = scheduler_of(evaluator.engine) if scheduler is None else scheduler
+    capacity = kv_capacity_tokens
+    if capacity is None:
+        capacity = cache_tokens(evaluator, memory_utilization, policy.max_batch_tokens, policy.max_num_seqs, 2)
     lanes = evaluator.parallel.dp_size * evaluator.parallel.pp_size
     times = np.full((3, n), np.nan)
     times[0] = arrival
@@ -112,20 +114,6 @@ def replay(
         preemptions=preemptions,
         num_gpus=evaluator.parallel.num_gpus,
     )
-
-
-def _capacity(evaluator: StepEvaluator, memory_utilization: float) -> int:
-    p = evaluator.parallel
-    capacity = kv_capacity(
-        evaluator.model,
-        evaluator.hardware,
-        p.tp_size,
-        p.pp_size,
-        p.ep_size,
-        p.dp_size,
-        memory_utilization=memory_utilization,
-    )
-    return int(capacity.kv_capacity_tokens)
 
 
 def _columns(input_len: Any, output_len: Any, cached: Any, problems: Problems) -> tuple[I64, I64, I64]:

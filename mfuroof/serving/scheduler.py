@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 
+import numpy as np
+
 from mfuroof._boundary import Problems
+from mfuroof._types import F64
 from mfuroof.errors import UnknownNameError
 
 __all__ = ["SCHEDULERS", "Scheduler", "scheduler_of"]
@@ -32,9 +35,10 @@ class Scheduler:
     lag_steps
         Steps a prompt waits for while the engine is busy: 1 where the next step is composed when the running one
         ends, 2 where it is composed (and launched) ahead of time.
-    prompt_step_overhead_s
-        What a step with prompt tokens takes beyond its kernels: such steps are launched kernel by kernel, outside the
-        captured graphs that decode steps run from. [s]
+    graph_tokens
+        Largest step with prompts that runs from captured graphs. [tokens]
+    layer_launch_s
+        What a larger one takes per layer beyond its kernels, which are launched one by one. [s]
     request_overhead_s
         Time of a request outside the steps: HTTP, tokenizer, queues between processes, the way back. [s]
 
@@ -50,19 +54,25 @@ class Scheduler:
     max_batch_tokens: int = 8192
     max_num_seqs: int = 1024
     lag_steps: int = 1
-    prompt_step_overhead_s: float = 0.0
+    graph_tokens: int = 512
+    layer_launch_s: float = 0.0
     request_overhead_s: float = 0.0
 
     def __post_init__(self) -> None:
         problems = Problems()
         for name in ("max_batch_tokens", "max_num_seqs", "lag_steps"):
             object.__setattr__(self, name, problems.positive_int(name, getattr(self, name)))
-        for name in ("prompt_step_overhead_s", "request_overhead_s"):
+        object.__setattr__(self, "graph_tokens", problems.positive_int("graph_tokens", self.graph_tokens, 0))
+        for name in ("layer_launch_s", "request_overhead_s"):
             object.__setattr__(self, name, problems.number(name, getattr(self, name), 0.0, 1e6))
         for name in ("mixes", "chunks", "reserves_output"):
             if not isinstance(getattr(self, name), bool):
                 problems.add(name, getattr(self, name), "True or False")
         problems.raise_if_any()
+
+    def launch_s(self, tokens: F64, prompts: F64, num_layers: int) -> F64:
+        """Return what steps of that many tokens with that many prompts take beyond their kernels. [s]"""
+        return np.where((prompts > 0) & (tokens > self.graph_tokens), num_layers * self.layer_launch_s, 0.0)
 
     def changed(self) -> dict[str, object]:
         """Return the fields that differ from the defaults, for reports."""
@@ -71,9 +81,13 @@ class Scheduler:
 
 SCHEDULERS = MappingProxyType(
     {
-        "vllm": Scheduler(request_overhead_s=0.010),
-        "trtllm": Scheduler(chunks=False, reserves_output=True, lag_steps=2, request_overhead_s=0.010),
-        "sglang": Scheduler(mixes=False, reserves_output=True, lag_steps=2, request_overhead_s=0.010),
+        "vllm": Scheduler(lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.010),
+        "trtllm": Scheduler(
+            chunks=False, reserves_output=True, lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.010
+        ),
+        "sglang": Scheduler(
+            mixes=False, reserves_output=True, lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.010
+        ),
     }
 )
 """The engines with the settings their servers start with."""

@@ -89,23 +89,25 @@ class Steps:
         riding = decoding if self.policy.mixes else 0.0 * decoding
         middle = load.prefix + 0.5 * np.maximum(cut.full - 1.0, 0.0) * cut.room
         after = load.prefix + cut.full * cut.room
+        zero = np.zeros_like(after)
         shapes = [
-            (decoding, load.context, 0.0, 0.0, 0.0),
-            (riding, load.context, 1.0, cut.rest, after),
+            (decoding, load.context, zero, zero, zero),
+            (riding, load.context, zero + 1.0, cut.rest, after),
             (riding, load.context, whole, cut.rest, after),
             (riding, load.context, whole + 1.0, cut.rest, after),
             (riding, load.context, np.minimum(cut.full, 1.0), cut.room, middle),
         ]
         times = np.stack(self._price(shapes, decoding.shape))
-        times[1:4] += self.policy.prompt_step_overhead_s
-        times[4] += np.minimum(cut.full, 1.0) * self.policy.prompt_step_overhead_s
+        layers = self.evaluator.model.num_hidden_layers
+        for i, (riders, _, prompts, tokens, _) in enumerate(shapes[1:], 1):
+            times[i] += self.policy.launch_s(riders + prompts * tokens, prompts, layers)
         if self.speculation is not None:
             times += self.speculation.extra_s(self.evaluator, decoding, load.context, times[0])
         decode, last, several, next_one, filled = times
         return Levels(decode, last, several, np.maximum(next_one - several, 0.0), filled)
 
-    def _price(self, shapes: list[tuple[object, ...]], shape: tuple[int, ...]) -> list[F64]:
-        columns = [np.stack([np.broadcast_to(np.asarray(s[i]), shape) for s in shapes]) for i in range(5)]
+    def _price(self, shapes: list[tuple[F64, F64, F64, F64, F64]], shape: tuple[int, ...]) -> list[F64]:
+        columns = [np.stack([np.broadcast_to(s[i], shape) for s in shapes]) for i in range(5)]
         whole = [np.rint(c).astype(np.int64).ravel() for c in columns]
         times = self.evaluator.step_time(StepBatch.uniform(*whole))
         return list(times.reshape(len(shapes), *shape))
