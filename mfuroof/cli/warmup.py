@@ -44,10 +44,15 @@ def warmup(json: o.Json = False) -> None:
 def _lookups() -> None:
     """Read a curve, a grid and GEMM sites of two points by every rule."""
     from mfuroof.lookup import RULES, read
+    from mfuroof.lookup.run import Table
     from mfuroof.tables.compile import compile_1d, compile_2d, compile_sites
 
     two = [1.0, 2.0]
-    tables = (compile_1d("x", two, two), compile_2d(("y", "x"), two, two, two), compile_sites(two, two, two, two))
+    tables: tuple[Table, ...] = (
+        compile_1d("x", two, two),
+        compile_2d(("y", "x"), two, two, two),
+        compile_sites(two, two, two, two),
+    )
     for table, axes in zip(tables, (1, 2, 3), strict=True):
         for rule in RULES:
             for details in (False, True):

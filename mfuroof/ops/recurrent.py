@@ -3,6 +3,9 @@
 Their cost does not depend on what is cached: a decode token updates one state, a prompt's cost grows with its new
 tokens. On the attention lattices that is a layer with a window of one token: the decode grid is flat along the KV length,
 and the share of a chunk is its new tokens.
+
+Of Mamba-2 only the convolution was measured. Its state kernel does what a gated delta net's does, a decay, an update and a
+read of a matrix per head, so delta-net heads of the same number of state elements stand in, marked SUBSTITUTED.
 """
 
 from __future__ import annotations
@@ -25,6 +28,9 @@ from mfuroof.tables.store import KernelTables, available, load_tables
 
 __all__ = ["RecurrentShape", "recurrent_gemms", "recurrent_layers"]
 
+FAMILY = "gdn"
+STAND_IN_WIDTH = 128
+"""Key and value width of the measured delta-net heads that stand for Mamba's."""
 STATE_BYTES = 4
 """Of one element of the recurrent state: 32-bit in every engine. [bytes]"""
 
@@ -76,13 +82,13 @@ def recurrent_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
     measured, params = build.measured, build.measured.params
     shape = _shape(layer.attention, build.parallel.tp_size, build)
     grids = AttentionLayers.roofline(layer.count, shape, measured.hardware, params.missing)
-    family, where = _family(layer.attention)
-    found = _nearest(measured.tables, family, where, shape)
+    where = _measured_kind(layer.attention)
+    found = _nearest(measured.tables, where, shape)
     if found is None:
         if params.missing == "raise":
             raise MissingTableError(
-                f"{family} with {shape.heads} heads of {shape.head_dim} on {measured.tables.gpu}",
-                holdings(measured.tables, family, *where),
+                f"recurrent layers with {shape.heads} heads of {shape.head_dim} on {measured.tables.gpu}",
+                holdings(measured.tables, FAMILY, *where),
                 'missing="roofline" prices it by its roofline, "nan" leaves it open.',
             )
         return grids
@@ -130,49 +136,47 @@ def _shape(a: AttentionSpec, tp: int, build: Builder) -> RecurrentShape:
     )
 
 
-def _family(a: AttentionSpec) -> tuple[str, dict[str, int]]:
-    """Return the table family of a layer, and the key columns that must match."""
-    if a.linear is not None:
-        if a.linear.variant != "gdn":
-            raise ConfigError(Problem("linear attention", a.linear.variant, "gdn, the kind that was measured"))
-        return "gdn", {"key_head_dim": a.linear.key_head_dim, "value_head_dim": a.linear.value_head_dim}
-    assert a.mamba is not None
-    return "mamba2", {"head_dim": a.mamba.head_dim, "state_size": a.mamba.state_size}
+def _measured_kind(a: AttentionSpec) -> dict[str, int]:
+    """Return the key columns of the delta nets that are, or stand for, this layer."""
+    if a.linear is None:
+        return {"key_head_dim": STAND_IN_WIDTH, "value_head_dim": STAND_IN_WIDTH}
+    if a.linear.variant != "gdn":
+        raise ConfigError(Problem("linear attention", a.linear.variant, "gdn, the kind that was measured"))
+    return {"key_head_dim": a.linear.key_head_dim, "value_head_dim": a.linear.value_head_dim}
 
 
 Found = tuple[F64, tuple[np.ndarray, np.ndarray, F64], float, bool]
 
 
-def _nearest(tables: KernelTables, family: str, where: dict[str, int], shape: RecurrentShape) -> Found | None:
+def _nearest(tables: KernelTables, where: dict[str, int], shape: RecurrentShape) -> Found | None:
     """Return decode times by batch, prefill rows, a factor for the heads, and whether shape and engine are exact."""
+    heads = shape.heads * shape.head_dim * shape.state_dim / (where["key_head_dim"] * where["value_head_dim"])
+    same_kind = heads == shape.heads and shape.head_dim == where["value_head_dim"]
     engines = [tables.engine, *(e for e in available().get(tables.gpu, {}) if e != tables.engine)]
     for engine in engines:
         source = tables if engine == tables.engine else load_tables(tables.gpu, engine)
-        if not source.has(family):
-            continue
-        held = rows(source, family, **where)
+        held = rows(source, FAMILY, **where)
         if not held["latency_s"].size:
             continue
-        heads, shared = ("num_value_heads", "num_key_heads") if family == "gdn" else ("num_heads", "n_groups")
-        far = np.abs(np.log2(held[heads] / shape.heads)) + 0.01 * np.abs(np.log2(held[shared] / shape.shared_heads))
-        best = far == far.min()
-        chosen = {heads: int(held[heads][best][0]), shared: int(held[shared][best][0])}
-        decode = _summed(source, family, "decode", **where, **chosen)
-        prefill = _summed(source, family, "prefill", **where, **chosen)
-        batch, _, time = decode
+        far = np.abs(np.log2(held["num_value_heads"] / heads))
+        far = far + 0.01 * np.abs(np.log2(held["num_key_heads"] / shape.shared_heads))  # decides between equals
+        best = int(np.argmin(far))
+        chosen = {name: int(held[name][best]) for name in ("num_key_heads", "num_value_heads")}
+        batch, _, time = _summed(source, "decode", **where, **chosen)
+        prefill = _summed(source, "prefill", **where, **chosen)
+        if not time.size or not prefill[2].size:
+            continue
         lattice = 2.0 ** np.arange(BATCH_OCTAVES)
         by_batch = np.interp(lattice, batch, np.maximum.accumulate(time))
         by_batch = np.where(lattice > batch[-1], by_batch * lattice / batch[-1], by_batch)
-        exact = engine == tables.engine and far.min() == 0.0
-        return by_batch, prefill, shape.heads / chosen[heads], exact
+        exact = engine == tables.engine and far[best] == 0.0 and same_kind
+        return by_batch, prefill, heads / chosen["num_value_heads"], exact
     return None
 
 
-def _summed(
-    source: KernelTables, family: str, phase: str, **where: int
-) -> tuple[np.ndarray, np.ndarray, F64]:
+def _summed(source: KernelTables, phase: str, **where: int) -> tuple[np.ndarray, np.ndarray, F64]:
     """Return batch, new tokens and the time of convolution and state kernel together, where both were measured."""
-    conv, core = (rows(source, family, phase=phase, op=op, **where) for op in ("conv", "core"))
+    conv, core = (rows(source, FAMILY, phase=phase, op=op, **where) for op in ("conv", "core"))
     key = [part["batch_size"] << 32 | part["new_tokens"] for part in (conv, core)]
     both, first, second = np.intersect1d(*key, return_indices=True)
     time = conv["latency_s"][first] + core["latency_s"][second]

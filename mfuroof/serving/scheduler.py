@@ -81,12 +81,12 @@ class Scheduler:
 
 SCHEDULERS = MappingProxyType(
     {
-        "vllm": Scheduler(lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.010),
+        "vllm": Scheduler(lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.008),
         "trtllm": Scheduler(
-            chunks=False, reserves_output=True, lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.010
+            chunks=False, reserves_output=True, lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.020
         ),
         "sglang": Scheduler(
-            mixes=False, reserves_output=True, lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.010
+            mixes=False, reserves_output=True, lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.015
         ),
     }
 )

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -188,8 +189,6 @@ def _metadata(plan: Plan, command: str) -> dict[str, str]:
 
 
 def _with_reason(plan: Plan, number: int, summary: CaseSummary | None) -> CaseSummary:
-    from dataclasses import replace
-
     why = plan.found.get(number)
     base = CaseSummary(plan.cases[number]) if summary is None else summary
     return replace(base, reason=why.reason) if why else base
