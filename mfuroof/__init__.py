@@ -5,9 +5,12 @@ reads. The names below are the public interface; each is imported when it is fir
 
 ============================  ==================================================================
 bind and evaluate             `StepEvaluator`, `StepBatch`, `StepResult`, `CostParams`, `Parallel`
+many configurations           `Sweep`, `run_sweep`, `sweep_batches`, `predict_steps`
+under load                    `serving`
 models and GPUs               `ModelConfig`, `get_model`, `known_models`, `Hardware`, `get_hardware`
 measured tables               `load_tables`, `load_bench_data`, `audit`, `Source`
-capacity                      `kv_capacity`
+capacity, calibration         `kv_capacity`, `calibrate`
+precision as a choice         `quant`
 ============================  ==================================================================
 """
 
@@ -19,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 from mfuroof._version import __version__
 
 if TYPE_CHECKING:
+    from mfuroof import lookup, quant, serving
     from mfuroof.batch import StepBatch
     from mfuroof.breakdown import StepResult
+    from mfuroof.calibrate import Calibration, Measured, calibrate
     from mfuroof.capacity import CapacityParams, KvCapacity, kv_capacity
     from mfuroof.core.sources import Source
     from mfuroof.engines import EngineProfile
@@ -31,16 +36,20 @@ if TYPE_CHECKING:
     from mfuroof.params import CostParams
     from mfuroof.predict import predict_steps
     from mfuroof.step import StepEvaluator
+    from mfuroof.sweep import Sweep, run_sweep, sweep_batches
     from mfuroof.tables.audit import audit
     from mfuroof.tables.load import load_bench_data
     from mfuroof.tables.store import load_tables
 
+_SUBMODULES = ("lookup", "quant", "serving")
 _HOMES = {
+    "Calibration": "calibrate",
     "CapacityParams": "capacity",
     "CostParams": "params",
     "EngineProfile": "engines",
     "Hardware": "hardware",
     "KvCapacity": "capacity",
+    "Measured": "calibrate",
     "MfuroofError": "errors",
     "MfuroofWarning": "errors",
     "ModelConfig": "models",
@@ -49,7 +58,9 @@ _HOMES = {
     "StepBatch": "batch",
     "StepEvaluator": "step",
     "StepResult": "breakdown",
+    "Sweep": "sweep",
     "audit": "tables.audit",
+    "calibrate": "calibrate",
     "get_hardware": "hardware",
     "get_model": "models",
     "known_hardware": "hardware",
@@ -59,14 +70,18 @@ _HOMES = {
     "load_catalogue": "hardware",
     "load_tables": "tables.store",
     "predict_steps": "predict",
+    "run_sweep": "sweep",
+    "sweep_batches": "sweep",
 }
 
 __all__ = [
+    "Calibration",
     "CapacityParams",
     "CostParams",
     "EngineProfile",
     "Hardware",
     "KvCapacity",
+    "Measured",
     "MfuroofError",
     "MfuroofWarning",
     "ModelConfig",
@@ -75,8 +90,10 @@ __all__ = [
     "StepBatch",
     "StepEvaluator",
     "StepResult",
+    "Sweep",
     "__version__",
     "audit",
+    "calibrate",
     "get_hardware",
     "get_model",
     "known_hardware",
@@ -85,12 +102,19 @@ __all__ = [
     "load_bench_data",
     "load_catalogue",
     "load_tables",
+    "lookup",
     "predict_steps",
+    "quant",
+    "run_sweep",
+    "serving",
+    "sweep_batches",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use: ``import mfuroof`` alone loads neither numba nor pyarrow."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f"mfuroof.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'mfuroof' has no attribute {name!r}")

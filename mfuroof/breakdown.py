@@ -51,10 +51,6 @@ class StepResult:
         self._bound = bound
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = np.stack(list(self.op_time_s.values()))
-        return StepResult, (self.step_time_s, self.components, parts, self.batch, self._bound)
-
-    def __reduce__(self) -> tuple[Any, ...]:
         parts = np.stack([self.op_time_s[name] for name in self.components]) if self.components else np.empty((0, 0))
         return StepResult, (self.step_time_s.copy(), self.components, parts, self.batch, self._bound)
 

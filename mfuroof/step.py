@@ -114,6 +114,9 @@ class StepEvaluator:
         self.cost = choice("cost", cost, COSTS)
         self.engine = engine
         self.params = params if params is not None else CostParams()
+        if not isinstance(self.params, CostParams):
+            expected = "a CostParams: CostParams(...) or one of its presets"
+            raise InputError(Problem("params", type(self.params).__name__, expected))
         self.bound = _bind(self, tables)
 
     def save(self, path: str | Path) -> None:
@@ -177,12 +180,14 @@ class StepEvaluator:
         InputError
             ``out`` or ``threads`` do not fit.
         """
+        _check_batch(batch)
         times = _output(out, len(batch))
         _in_threads(lambda a, b: self.bound.step_times(batch.slice(a, b), times[a:b]), len(batch), threads)
         return times
 
     def evaluate(self, batch: StepBatch, threads: int = 1) -> StepResult:
         """Return times with their breakdown; see `StepResult`. Arguments as in `step_time`."""
+        _check_batch(batch)
         n = len(batch)
         parts = np.empty((len(self.components), n))
 
@@ -234,6 +239,12 @@ def _bind(evaluator: StepEvaluator, tables: Any) -> BoundCost:
     from mfuroof.costs.mfu_table import BoundMfuTable
 
     return BoundMfuTable.bind(model, hardware, parallel, params, tables=tables, engine=evaluator.engine)
+
+
+def _check_batch(batch: Any) -> None:
+    if not isinstance(batch, StepBatch):
+        expected = "a StepBatch: StepBatch.uniform(...), .ragged(...) or .from_arrow(...)"
+        raise InputError(Problem("batch", type(batch).__name__, expected))
 
 
 def _output(out: F64 | None, n: int) -> F64:

@@ -1,7 +1,7 @@
 """What a step of the kernels cost takes, in plain Python: the slowest obvious way, importing nothing of ours.
 
-Grids are lists of rows: batch 2**i, length 2**j. A curve is (knots, values, slope beyond the last knot). ``prompts`` are
-tuples (count, context, new tokens, emits), ``decoding`` tuples (count, context). The tables of a bound model are a dict:
+Grids are lists of rows: batch 2**i, length 2**j. A curve is (knots, values, slope beyond the last knot). ``prompts``
+are tuples (count, context, new tokens, emits), ``decoding`` tuples (count, context). Bound tables are a dict:
 
     tokens, sequences   lists of curves (one a component)
     decode              grid of decode attention over batch and KV length
@@ -152,7 +152,10 @@ def prefill_mixed(tables, prompts):
 
 
 def parts(tables, tokens, sequences, prefill, decoding):
-    return [*(line(c, tokens) for c in tables["tokens"]), *(line(c, sequences) for c in tables["sequences"]), prefill, decoding]
+    by_tokens, by_sequences = (
+        [line(c, x) for c in tables[k]] for k, x in (("tokens", tokens), ("sequences", sequences))
+    )
+    return [*by_tokens, *by_sequences, prefill, decoding]
 
 
 def uniform(tables, decode_batch, decode_context, prefill_batch, new, context, emits):
@@ -206,7 +209,8 @@ def gemm_corners(sites, n, k):
     """Measured corners of the cell around (n, k) and their shares, linear in the logarithm of either axis."""
 
     def around(lines, x):
-        low, high = max((v for v in lines if v <= x), default=min(lines)), min((v for v in lines if v >= x), default=max(lines))
+        low = max((v for v in lines if v <= x), default=min(lines))
+        high = min((v for v in lines if v >= x), default=max(lines))
         share = 0.0 if low >= high else math.log(x / low) / math.log(high / low)
         return [(low, 1.0 - share), (high, share)]
 

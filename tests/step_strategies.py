@@ -53,13 +53,20 @@ def counts(limit: int, minimum: int = 0):
     """Whole numbers up to ``limit``, with the powers of two and what is beside them, where cells begin."""
     edges = [p + d for b in range(limit.bit_length()) for p in (2**b,) for d in (-1, 0, 1)]
     edges = sorted({e for e in edges if minimum <= e <= limit} | {minimum, limit})
-    return st.one_of(st.integers(minimum, min(limit, minimum + 20)), st.sampled_from(edges), st.integers(minimum, limit))
+    return st.one_of(
+        st.integers(minimum, min(limit, minimum + 20)), st.sampled_from(edges), st.integers(minimum, limit)
+    )
 
 
 def uniform_steps(requests: int = 4096, tokens: int = 131072, prompts: int = 512, max_size: int = 12):
     """Lists of (decode batch, decode context, prefill batch, new tokens, context, emits)."""
     step = st.tuples(
-        counts(requests), counts(tokens), counts(prompts), counts(tokens), st.one_of(st.just(0), counts(tokens)), st.booleans()
+        counts(requests),
+        counts(tokens),
+        counts(prompts),
+        counts(tokens),
+        st.one_of(st.just(0), counts(tokens)),
+        st.booleans(),
     )
     return st.lists(step, min_size=1, max_size=max_size)
 
@@ -153,7 +160,9 @@ def tables(draw, grid=rising, rows=(2, 4), columns=(2, 6)):
         launch, rate = draw(grid(1, height))[0], draw(grid(height, width))
         time = launch[:, None] + rate * 2.0 ** np.arange(width)
         floor = draw(st.sampled_from([0.0, 1.0, 20.0])) * MICRO
-        plain["prefill"].append({"launch": launch.tolist(), "time": time.tolist(), "window": window, "kv_read_s": floor})
+        plain["prefill"].append(
+            {"launch": launch.tolist(), "time": time.tolist(), "window": window, "kv_read_s": floor}
+        )
     return Tables(plain, packed(plain, total=True), packed(plain, total=False))
 
 

@@ -1,4 +1,4 @@
-"""Batch shapes: every spelling of the same steps gives the same columns; bad ones are named; nobody's arrays are written."""
+"""Batch shapes: every spelling of the same steps gives the same columns; bad ones are named."""
 
 from __future__ import annotations
 
@@ -256,7 +256,9 @@ def test_pickle(batch):
 
 
 def test_text():
-    assert repr(StepBatch.uniform([1, 2], 7)).startswith("StepBatch.uniform(2 steps: decode_batch=1..2, decode_context=7,")
+    assert repr(StepBatch.uniform([1, 2], 7)).startswith(
+        "StepBatch.uniform(2 steps: decode_batch=1..2, decode_context=7,"
+    )
     assert repr(StepBatch.ragged(decode=[[5, 9]])) == (
         "StepBatch.ragged(1 steps: 2 decode groups of context 5..9, 0 prefill groups of new tokens -)"
     )
@@ -289,9 +291,10 @@ BAD_COUNTS = {
 @pytest.mark.parametrize("name", BAD_COUNTS)
 def test_bad_count_is_named(column, name):
     value, shown = BAD_COUNTS[name]
-    for given_value in (value, [1, value] if name in ("negative", "fractional", "NaN", "infinite", "too large") else value):
+    numeric = name in ("negative", "fractional", "NaN", "infinite", "too large")
+    for spelled in (value, [1, value] if numeric else value):
         with pytest.raises(InputError, match=rf"^{column}") as caught:
-            StepBatch.uniform(**{column: given_value})
+            StepBatch.uniform(**{column: spelled})
         assert shown in str(caught.value)
         assert "whole numbers in [0, 2**40]" in str(caught.value)
 
@@ -343,7 +346,10 @@ def test_lengths_must_agree():
         ({"decode": 5}, "decode"),
         ({"prefill": 5}, "prefill"),
         ({"prefill": [[(0, 5)]], "emits": [[True, False]]}, r"emits\[0\]: found 2 values, expected 1"),
-        ({"prefill": [[(0, 5), (0, 6)], [(0, 7)]], "emits": [[True], [True, False]]}, r"emits\[0\]: found 1 values, expected 2"),
+        (
+            {"prefill": [[(0, 5), (0, 6)], [(0, 7)]], "emits": [[True], [True, False]]},
+            r"emits\[0\]: found 1 values, expected 2",
+        ),
         ({"prefill": [[(0, 5)]], "emits": [[0.5]]}, "prefill_emits"),
         ({"prefill": [[(0, 5)]], "emits": [[2]]}, "prefill_emits.*True or False"),
         ({"prefill": [[(0, 5)]], "emits": [["yes"]]}, "prefill_emits"),
@@ -365,10 +371,19 @@ def test_bad_lists(arguments, message):
         ({"decode_offsets": [1, 1], "decode_contexts": [1]}, "decode_offsets.*from 0 to 1"),
         ({"decode_offsets": [0, 2, 1, 3], "decode_contexts": [1, 2, 3]}, "decode_offsets.*rising"),
         ({"decode_contexts": [1, 2]}, "decode_offsets.*from 0 to 2"),
-        ({"decode_offsets": [0, 1], "prefill_offsets": [0, 0, 0], "decode_contexts": [1]}, "decode_offsets: found 2 values, expected 3"),
-        ({"decode_offsets": [0, 3], "decode_contexts": [1, 2, 3], "decode_counts": [1, 2]}, "decode_counts: found 2 values"),
+        (
+            {"decode_offsets": [0, 1], "prefill_offsets": [0, 0, 0], "decode_contexts": [1]},
+            "decode_offsets: found 2 values, expected 3",
+        ),
+        (
+            {"decode_offsets": [0, 3], "decode_contexts": [1, 2, 3], "decode_counts": [1, 2]},
+            "decode_counts: found 2 values",
+        ),
         ({"prefill_offsets": [0, 1], "prefill_contexts": [1]}, "prefill_new_tokens: found 0 values, expected 1"),
-        ({"prefill_offsets": [0, 1], "prefill_contexts": [1], "prefill_new_tokens": [1], "prefill_emits": [3]}, "True or False"),
+        (
+            {"prefill_offsets": [0, 1], "prefill_contexts": [1], "prefill_new_tokens": [1], "prefill_emits": [3]},
+            "True or False",
+        ),
         ({"decode_offsets": [0, 1], "decode_contexts": [1], "decode_counts": [-1]}, r"decode_counts\[0\]: found -1"),
         ({"decode_offsets": [0, 0.5]}, r"decode_offsets\[1\]: found 0.5"),
     ],
@@ -392,7 +407,10 @@ def test_bad_csr(columns, message):
         (pa.table({"decode_batch": ["a"]}), "decode_batch"),
         (pa.table({"decode_batch": [-3]}), r"decode_batch\[0\]: found -3"),
         (pa.table({"prefill_contexts": [[1]]}), "prefill_tokens: found no such column"),
-        (pa.table({"prefill_contexts": [[1, 2]], "prefill_tokens": [[1]]}), "prefill_tokens: found lists of other lengths"),
+        (
+            pa.table({"prefill_contexts": [[1, 2]], "prefill_tokens": [[1]]}),
+            "prefill_tokens: found lists of other lengths",
+        ),
         (pa.table([[1], [2]], names=["decode_batch", "decode_batch"]), "decode_batch"),
         ({"decode_batch": [1]}, "an Arrow table"),
     ],

@@ -57,7 +57,14 @@ def sweep(n, seed=0, scale=0):
         edge = 2 ** rng.integers(0, top + scale, n) - rng.integers(0, 2, n)  # where cells begin and end
         return np.where(rng.random(n) < 0.3, edge, values) * (rng.random(n) < share)
 
-    return [draw(11, 0.8), draw(17, 0.9), draw(6, 0.6), draw(14, 0.9), draw(17, 0.5), (rng.random(n) < 0.8).astype(np.int64)]
+    return [
+        draw(11, 0.8),
+        draw(17, 0.9),
+        draw(6, 0.6),
+        draw(14, 0.9),
+        draw(17, 0.5),
+        (rng.random(n) < 0.8).astype(np.int64),
+    ]
 
 
 def assert_no_faster(after, before, bound=0.0, message=""):
@@ -226,13 +233,18 @@ def test_windowed_layers_rise_but_for_short_prefixes(name):
 def test_another_layer_is_never_faster(name):
     base = evaluator(name)
     m = base.model
-    shape = {k: getattr(m, k) for k in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")}
+    shape = {
+        k: getattr(m, k)
+        for k in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+    }
     batch = StepBatch.uniform(*sweep(size(5_000, 200), seed=5))
 
     def time(layers):
         model = mr.ModelConfig(**shape, intermediate_size=m.intermediate_size, num_hidden_layers=layers)
         tp = base.parallel.tp_size
-        return mr.StepEvaluator(model, base.hardware, tp_size=tp, params=mr.CostParams(missing="roofline")).step_time(batch)
+        return mr.StepEvaluator(model, base.hardware, tp_size=tp, params=mr.CostParams(missing="roofline")).step_time(
+            batch
+        )
 
     few, more, many = time(3), time(4), time(80)
     assert_no_faster(more, few)
@@ -249,7 +261,10 @@ def test_like_decode_requests_are_never_faster(groups, more):
     assert_no_faster(after, before)
 
 
-@given(st.lists(st.tuples(counts(64), counts(131072), counts(16384, minimum=1), st.booleans()), min_size=1, max_size=8), counts(64, minimum=1))
+@given(
+    st.lists(st.tuples(counts(64), counts(131072), counts(16384, minimum=1), st.booleans()), min_size=1, max_size=8),
+    counts(64, minimum=1),
+)
 def test_like_prompts_are_never_faster(groups, more):
     ev = evaluator()
     before = ev.step_time(ragged_batch([([], [g]) for g in groups]))
@@ -333,7 +348,9 @@ def mixed_decode(n, seed):
     groups = rng.integers(1, 5, n)
     offsets = np.concatenate([[0], np.cumsum(groups)])
     lengths = (2.0 ** rng.uniform(0, 17, offsets[-1])).astype(np.int64)
-    extra = np.where(rng.random(n) < 0.5, 2 ** rng.integers(0, 17, n) - 1, (2.0 ** rng.uniform(0, 17, n)).astype(np.int64))
+    extra = np.where(
+        rng.random(n) < 0.5, 2 ** rng.integers(0, 17, n) - 1, (2.0 ** rng.uniform(0, 17, n)).astype(np.int64)
+    )
     return offsets, lengths, (2.0 ** rng.uniform(0, 5, offsets[-1])).astype(np.int64), extra
 
 
@@ -413,16 +430,24 @@ def test_no_mixed_step_beats_its_roofline(name, steps):
 
 
 @pytest.mark.parametrize("name", BOUND)
-def test_decode_attention_and_whole_prompts_never_beat_their_roofline(name):
+def test_attention_never_beats_its_own_roofline(name):
+    """Decode exactly. Prefill on its lattice; between lengths, launch + F (r + s F) dips below a memory roofline, which
+    is straight, by up to 6 % (L40S), and a chunk behind a prefix is held to its cache reads alone.
+    """
     ev = evaluator(name)
-    columns = sweep(size(20_000, 300), seed=8)
-    columns[4] = np.zeros_like(columns[4])
-    result = ev.evaluate(StepBatch.uniform(*columns))
-    for part in ("attention_decode", "attention_prefill"):
+    result = ev.evaluate(StepBatch.uniform(*sweep(size(20_000, 300), seed=8)))
+    for part, dip in (("attention_decode", 0.0), ("attention_prefill", 0.07)):
         limit = np.maximum(
             result.op_flops[part] / ev.hardware.peak("bf16"), result.op_bytes[part] / ev.hardware.hbm_bytes_per_s
         )
-        assert_no_faster(result.op_time_s[part], limit, message=part)
+        assert_no_faster(result.op_time_s[part], limit, dip, message=part)
+    lattice = StepBatch.uniform(0, 0, *(x.ravel() for x in np.meshgrid(2 ** np.arange(9), 2 ** np.arange(18))))
+    result = ev.evaluate(lattice)
+    limit = np.maximum(
+        result.op_flops["attention_prefill"] / ev.hardware.peak("bf16"),
+        result.op_bytes["attention_prefill"] / ev.hardware.hbm_bytes_per_s,
+    )
+    assert_no_faster(result.attention_prefill_s, limit)
 
 
 def test_raw_tables_do_fall():

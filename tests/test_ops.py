@@ -48,7 +48,9 @@ def test_curve_by_hand():
     between, far = Source.INTERPOLATED, Source.SUBSTITUTED
     npt.assert_array_equal(curve().source_at(counts[1:]), [0, between, 0, far, far, far, far])
     npt.assert_array_equal(curve(codes=(0, 0, 0)).source_at(counts[1:]), [0, 1, 0, 1, 0, 3, 3])
-    npt.assert_allclose(curve().distance_at(np.array([1, 2, 3, 4, 10, 64.0])), [0, 1, math.log2(4 / 3), 0, math.log2(1.6), 2])
+    npt.assert_allclose(
+        curve().distance_at(np.array([1, 2, 3, 4, 10, 64.0])), [0, 1, math.log2(4 / 3), 0, math.log2(1.6), 2]
+    )
 
 
 def test_affine_curve_is_a_line():
@@ -60,7 +62,9 @@ def test_affine_curve_is_a_line():
 
 def test_elementwise_by_hand():
     op = elementwise("norm", 64, 8.0 * 4096, hbm_bytes_per_s=3.35e12, efficiency=0.8, launch_s=3e-6)
-    npt.assert_allclose(op.curve.at(np.array([1.0, 32])), [3e-6 + n * 8 * 4096 / (0.8 * 3.35e12) for n in (1, 32)], rtol=1e-12)
+    npt.assert_allclose(
+        op.curve.at(np.array([1.0, 32])), [3e-6 + n * 8 * 4096 / (0.8 * 3.35e12) for n in (1, 32)], rtol=1e-12
+    )
     assert (op.count, op.axis, op.resource, op.bytes_per_count) == (64, "tokens", "memory", 8 * 4096)
 
 
@@ -68,7 +72,9 @@ def test_elementwise_by_hand():
 
 lines = st.sampled_from([2, 4, 8, 32, 128])
 shapes = st.sampled_from([1, 2, 3, 4, 6, 8, 12, 48, 100, 256])
-site_curves = st.dictionaries(st.sampled_from([1, 2, 3, 8, 64]), st.integers(1, 2000).map(lambda t: t * MICRO), min_size=1)
+site_curves = st.dictionaries(
+    st.sampled_from([1, 2, 3, 8, 64]), st.integers(1, 2000).map(lambda t: t * MICRO), min_size=1
+)
 
 
 def gemm_table(sites, **changes):
@@ -80,9 +86,10 @@ def gemm_table(sites, **changes):
 
 
 def with_common_m(sites):
-    """Every site measured at the same m: what the tables hold, and where reading a site needs no rule beyond its end."""
+    """Every site measured at the same m, as the tables are: no site is read beyond its end."""
     common = sorted({m for points in sites.values() for m in points})
-    return {site: {m: list(points.values())[i % len(points)] for i, m in enumerate(common)} for site, points in sites.items()}
+    times = {site: list(points.values()) for site, points in sites.items()}
+    return {site: {m: ts[i % len(ts)] for i, m in enumerate(common)} for site, ts in times.items()}
 
 
 gemm_sites = st.dictionaries(st.tuples(lines, lines), site_curves, min_size=1, max_size=9).map(with_common_m)
@@ -225,11 +232,15 @@ def test_points_off_the_lattice_are_left_out():
     measured = {(0, 1): 5 * MICRO, (0, 2): 6 * MICRO}
     batch, length, times = columns_of(measured)
     extra = [np.append(column, more) for column, more in ((batch, [1, 3]), (length, [3, 4]), (times, [1.0, 1.0]))]
-    npt.assert_array_equal(decode_grid(*extra, monotone=False).time_s, decode_grid(batch, length, times, monotone=False).time_s)
+    npt.assert_array_equal(
+        decode_grid(*extra, monotone=False).time_s, decode_grid(batch, length, times, monotone=False).time_s
+    )
 
 
 @pytest.mark.parametrize("measured", [{(1, 2): MICRO, (1, 3): MICRO}, {(0, 2): MICRO}])
-@pytest.mark.parametrize("read", [decode_grid, lambda *rows, monotone: prefill_grid(*rows, monotone=monotone, blend="sqrt")])
+@pytest.mark.parametrize(
+    "read", [decode_grid, lambda *rows, monotone: prefill_grid(*rows, monotone=monotone, blend="sqrt")]
+)
 def test_attention_tables_need_a_row_for_one_request(measured, read):
     with pytest.raises(TableFormatError, match="lengths for one request"):
         read(*columns_of(measured), monotone=True)
@@ -289,7 +300,12 @@ def test_gaps_of_the_unknown_stay_unknown():
 
 def test_operations_of_a_dense_model():
     ops = {op.name: op for op in evaluator("8B on H100", "aic").bound.work.run.ops}
-    layers = {"qkv_gemm": (6144, 4096), "o_gemm": (4096, 4096), "gate_up_gemm": (28672, 4096), "down_gemm": (4096, 14336)}
+    layers = {
+        "qkv_gemm": (6144, 4096),
+        "o_gemm": (4096, 4096),
+        "gate_up_gemm": (28672, 4096),
+        "down_gemm": (4096, 14336),
+    }
     for name, (n, k) in layers.items():
         op = ops.pop(name)
         assert (op.count, op.axis, op.flops_per_count, op.fixed_bytes) == (32, "tokens", 2 * n * k, 2 * n * k), name
@@ -306,7 +322,12 @@ def test_operations_of_a_dense_model():
 def test_operations_of_a_rank():
     run = evaluator("70B fp8 on 4 H100", "aic").bound.work.run
     ops = {op.name: op for op in run.ops}
-    shapes = {"qkv_gemm": (2560, 8192), "o_gemm": (8192, 2048), "gate_up_gemm": (14336, 8192), "down_gemm": (8192, 7168)}
+    shapes = {
+        "qkv_gemm": (2560, 8192),
+        "o_gemm": (8192, 2048),
+        "gate_up_gemm": (14336, 8192),
+        "down_gemm": (8192, 7168),
+    }
     for name, (n, k) in shapes.items():
         assert (ops[name].count, ops[name].flops_per_count) == (80, 2 * n * k)
         assert ops[name].fixed_bytes == pytest.approx(n * k, rel=1e-3)  # one byte a weight, and a scale or more

@@ -74,7 +74,9 @@ def test_uniform_matches_definition_on_noisy_tables(tables, steps):
     assert_parts(tables, uniform_batch(steps), [naive_step.uniform(tables.plain, *s) for s in steps])
 
 
-@given(tables(rough, rows=(4, 4), columns=(6, 6)), st.lists(st.tuples(requests(2, 15, 3), prompts(1, 7, 2)), min_size=1))
+@given(
+    tables(rough, rows=(4, 4), columns=(6, 6)), st.lists(st.tuples(requests(2, 15, 3), prompts(1, 7, 2)), min_size=1)
+)
 def test_ragged_matches_definition_on_noisy_tables(tables, steps):
     assert_parts(tables, ragged_batch(steps), [naive_step.ragged(tables.plain, *s) for s in steps])
 
@@ -194,7 +196,9 @@ def test_callable_from_compiled_code_of_others():
     def slowest(tables, batches):
         worst = 0.0
         for b in batches:
-            worst = max(worst, kernel.step_time(tables.segments, tables.cells, tables.layout, b, 3.0, 0.0, 0.0, 0.0, 1.0))
+            worst = max(
+                worst, kernel.step_time(tables.segments, tables.cells, tables.layout, b, 3.0, 0.0, 0.0, 0.0, 1.0)
+            )
         return worst
 
     assert slowest(by_hand(), np.array([1.0, 2.0, 0.0])) == pytest.approx(34 * MICRO, rel=1e-12)

@@ -1,4 +1,4 @@
-"""The evaluator: it prices what its operations cost, in either batch form, however a batch is cut, copied or threaded."""
+"""The evaluator prices what its operations cost, in either batch form, however a batch is cut, copied or threaded."""
 
 from __future__ import annotations
 
@@ -64,7 +64,12 @@ def many(n, seed=0, largest=18):
         return (2.0 ** rng.uniform(0, top, n)).astype(np.int64) * (rng.random(n) < share)
 
     return StepBatch.uniform(
-        lengths(11, 0.8), lengths(largest, 0.9), lengths(6, 0.6), lengths(14, 0.9), lengths(17, 0.5), rng.random(n) < 0.8
+        lengths(11, 0.8),
+        lengths(largest, 0.9),
+        lengths(6, 0.6),
+        lengths(14, 0.9),
+        lengths(17, 0.5),
+        rng.random(n) < 0.8,
     )
 
 
@@ -90,7 +95,8 @@ def definition(name, preset):
             raw = [math.fsum(v) for v in zip(*(values for values, _ in named.values()), strict=True)]
             limit = [
                 math.fsum(
-                    op.count * max(op.flops_per_count * k / op.peak_flops_per_s, float(op.bytes_at(np.float64(k))) / bandwidth)
+                    op.count
+                    * max(op.flops_per_count * k / op.peak_flops_per_s, float(op.bytes_at(np.float64(k))) / bandwidth)
                     for op in ops
                 )
                 for k in knots
@@ -104,7 +110,9 @@ def definition(name, preset):
     plain["decode"] = sum(x.count * x.decode.time_s for x in run.attention).tolist()
     (layers,) = run.attention  # dense models of one kind of layer
     per_token = (layers.decode.time_s[0, 17] - layers.decode.time_s[0, 16]) / 2**16
-    kv_read_s = layers.count * max(per_token, layers.shape.kv_bytes_per_token / bandwidth) if params.prefix_kv_floor else 0.0
+    kv_read_s = (
+        layers.count * max(per_token, layers.shape.kv_bytes_per_token / bandwidth) if params.prefix_kv_floor else 0.0
+    )
     extra = 0.0
     if params.prefill_extra_kernels:  # rotary and KV write of one token, as AIConfigurator adds them
         q, kv = layers.shape.heads * layers.shape.head_dim, layers.shape.kv_heads * layers.shape.head_dim
@@ -194,7 +202,7 @@ def test_order_and_spelling_of_requests_do_not_matter(steps, random):
         shuffled.append((random.sample(decode, len(decode)), random.sample(prefill, len(prefill))))
         cuts = [(random.randint(0, g[0]), g) for g in decode], [(random.randint(0, g[0]), g) for g in prefill]
         split.append(tuple([part for c, (n, *rest) in cut for part in ((c, *rest), (n - c, *rest))] for cut in cuts))
-        merged.append((decode + [(0, 99)], [*prefill, (0, 5, 7, True), (3, 5, 0, True)]))  # nobody, and nothing to do
+        merged.append(([*decode, (0, 99)], [*prefill, (0, 5, 7, True), (3, 5, 0, True)]))  # nobody, and nothing to do
     npt.assert_allclose(ev.step_time(ragged_batch(shuffled)), time, rtol=1e-12, atol=0)
     npt.assert_allclose(ev.step_time(ragged_batch(split)), time, rtol=1e-12, atol=0)
     npt.assert_allclose(ev.step_time(ragged_batch(merged)), time, rtol=1e-12, atol=0)
@@ -256,7 +264,13 @@ def test_scalar_equals_the_array(steps):
 
 def test_scalar_arguments_have_the_names_of_the_batch():
     ev = evaluator()
-    arguments = {"decode_batch": 3, "decode_context": 99, "prefill_batch": 2, "prefill_new_tokens": 50, "prefill_context": 7}
+    arguments = {
+        "decode_batch": 3,
+        "decode_context": 99,
+        "prefill_batch": 2,
+        "prefill_new_tokens": 50,
+        "prefill_context": 7,
+    }
     for emits in (True, False):
         expected = ev.step_time(StepBatch.uniform(**arguments, emits=emits))[0]
         assert ev.step_time_scalar(**arguments, emits=emits) == expected
@@ -396,7 +410,11 @@ def test_evaluators_and_results_pickle_small_and_whole():
 
 def test_result_reads_like_a_record():
     ev = evaluator()
-    result = ev.evaluate(StepBatch.uniform(decode_batch=[1, 64, 0], decode_context=2047, prefill_batch=[0, 0, 4], prefill_new_tokens=4096))
+    result = ev.evaluate(
+        StepBatch.uniform(
+            decode_batch=[1, 64, 0], decode_context=2047, prefill_batch=[0, 0, 4], prefill_new_tokens=4096
+        )
+    )
     assert len(result) == 3
     assert result.components == ev.components == tuple(result.op_time_s)
     npt.assert_array_equal(result.attention_decode_s, result.op_time_s["attention_decode"])
@@ -408,7 +426,7 @@ def test_result_reads_like_a_record():
         assert not array.flags.writeable
     with pytest.raises(TypeError):
         result.op_time_s["norm"] = 0
-    with pytest.raises(AttributeError, match="there are .*lm_head"):
+    with pytest.raises(AttributeError, match=r"there are .*lm_head"):
         result.nonsense_s
     with pytest.raises(AttributeError):
         result.nonsense

@@ -291,7 +291,8 @@ def ragged_decode(
         if number[bucket] > 0.0:
             n += number[bucket]
             kv += kv_total[bucket]
-            slowest = max(slowest, decode_of(cells, at, n, kv / n))
+            time = decode_of(cells, at, n, kv / n)
+            slowest = slowest if time <= slowest else time  # max() would drop the NaN of a missing table
         number[bucket] = 0.0
         kv_total[bucket] = 0.0
     return n, slowest

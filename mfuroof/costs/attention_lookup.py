@@ -11,8 +11,8 @@ from mfuroof._types import F64, I64, U8, freeze
 from mfuroof.batch import RaggedColumns, UniformColumns
 from mfuroof.core import attention_mfu as kernel
 from mfuroof.costs.latency_grids import DecodeTimes, PrefillTimes, decode_times, prefill_times
+from mfuroof.costs.refrozen import Refrozen
 from mfuroof.costs.table_source import TableSource, or_policy
-from mfuroof.hardware import Hardware
 from mfuroof.params import CostParams
 
 __all__ = ["DecodeLookup", "PrefillLookup", "bind_lookups"]
@@ -104,7 +104,7 @@ class TablePrefill(_TableLookup):
 
 
 @dataclass(frozen=True, eq=False)
-class BucketPrefill:
+class BucketPrefill(Refrozen):
     """Prefill MFU at powers of two, read once."""
 
     lengths: F64
@@ -185,7 +185,6 @@ def bind_lookups(
     tp: int,
     kv_dtype: str,
     params: CostParams,
-    hardware: Hardware,
     *,
     cap: float,
     layer_s: tuple[float, float],
@@ -204,7 +203,7 @@ def bind_lookups(
     """
     cache = kv_dtype if kv_dtype != "fp16" else "bf16"
     if params.lookup_rule == "latency":
-        decode = decode_times(source, family, key, tp, cache, params, layer_s[0], hardware)
+        decode = decode_times(source, family, key, tp, cache, params, layer_s[0])
         prefill = prefill_times(source, family, prefill_key, tp, params, layer_s[1])
         return (
             GridDecode(decode.scaled(count), count * layer_s[0], cap),

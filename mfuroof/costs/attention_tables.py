@@ -92,7 +92,6 @@ def attention_kinds(
             parallel.tp_size,
             model.kv_dtype,
             params,
-            hardware,
             cap=shape.cap,
             layer_s=(decode_s / count, prefill_s / count),
             count=count,

@@ -24,6 +24,7 @@ from mfuroof.costs.constants import mfu_pair
 from mfuroof.costs.counts import StepCounts
 from mfuroof.costs.layered_work import layered_work
 from mfuroof.costs.links import comm_seconds_per_token
+from mfuroof.costs.refrozen import Refrozen
 from mfuroof.costs.uniform_model import UniformModel, ignored
 from mfuroof.costs.uniform_work import uniform_work
 from mfuroof.costs.workload import Workload
@@ -47,7 +48,7 @@ _NO_BREAKDOWN = np.empty((0, 0))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BoundConstantMfu:
+class BoundConstantMfu(Refrozen):
     """A model on a GPU under ``cost="constant_mfu"``.
 
     Attributes

@@ -46,8 +46,9 @@ def derive(
 ) -> DerivedTables:
     """Return MFU tables of the kernels a model needs.
 
-    MFU is relative to the rates of ``hardware``, unrounded. Attention is that of one prompt (prefill), 16-bit scores
-    and the model's cache dtype, without windows. Expert kernels are measured as a whole: both projections get its MFU.
+    MFU is relative to the rates of ``hardware``, the GPU they were measured on, unrounded. Attention is that of one
+    prompt (prefill), 16-bit scores and the model's cache dtype, without windows. Expert kernels are measured as a
+    whole: both projections get its MFU.
     With ``params.transfer`` GEMMs of an unmeasured format are those of the format it computes in, and experts of an
     unmeasured shape those of `MeasuredOps.experts_curve`. For BLIS's rules decode files are named as it looks for
     them, by the heads of the model and the ranks.
@@ -229,7 +230,7 @@ def _borrowed_experts(
     wanted = {_key_of(shape) for shape in shapes}
     if not params.transfer or wanted <= known or not tables.has("moe"):
         return []
-    kernels, parts = MeasuredOps(tables, hardware, params), []
+    kernels, parts = MeasuredOps(tables, hardware, params, hardware), []
     for shape, layer in shapes.items():
         try:
             curve = kernels.experts_curve(

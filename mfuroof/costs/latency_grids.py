@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,20 +11,23 @@ from mfuroof._types import F64, U8, freeze
 from mfuroof.core.attention_mfu import AFFINE_RATE, SQRT
 from mfuroof.core.isotonic import isotonic, isotonic_grid
 from mfuroof.core.sources import Source
+from mfuroof.costs.refrozen import Refrozen
 from mfuroof.costs.table_source import TableSource
 from mfuroof.errors import MissingTableError
 from mfuroof.hardware import Hardware
 from mfuroof.params import CostParams
 from mfuroof.tables.bench_file import BenchFile
-from mfuroof.tables.work import key_flops, rank_key
+from mfuroof.tables.work import key_bytes, key_flops, kv_bytes, rank_key
 
 __all__ = ["DecodeTimes", "PrefillTimes", "decode_times", "prefill_times"]
 
 MAX_ROUNDS, TOLERANCE = 100, 1e-9
+LENT = 1e-9
+"""Distance of a table that stands in although its shape is the same. [octaves]"""
 
 
 @dataclass(frozen=True, eq=False)
-class DecodeTimes:
+class DecodeTimes(Refrozen):
     """Seconds of decode attention over batch (rows) and KV length (columns, the first at 0).
 
     ``measured`` says which cells are data; ``code`` is the least a read of them may report.
@@ -58,7 +62,7 @@ class DecodeTimes:
 
 
 @dataclass(frozen=True, eq=False)
-class PrefillTimes:
+class PrefillTimes(Refrozen):
     """Seconds of prefill attention of one prompt by length: ``launch_s`` and ``values`` of `core.attention_mfu`."""
 
     length: F64
@@ -97,12 +101,12 @@ def decode_times(
     kv_dtype: str,
     params: CostParams,
     at_one_s: float,
-    hardware: Hardware,
 ) -> DecodeTimes:
     """Return decode times of one layer; ``at_one_s`` is its time at MFU 1 per request and cached token. [s]
 
-    Another shape's file lends its MFU. Beyond the measured frontier a batch row goes on with the slope that the next
-    smaller batch shows there; below the first length each row goes on affinely, at least at 0.
+    Another shape, cache dtype or GPU lends its share of the roofline. Beyond the measured frontier a batch row goes on
+    with the slope that the next smaller batch shows there; below the first length each row goes on affinely, at least
+    at 0.
     """
     found = _choose(source, family, "decode", key, tp, params, kv_dtype)
     if found is None:
@@ -110,12 +114,11 @@ def decode_times(
         code, scale = _absent(params)
         ones = freeze([1.0, 2.0]), freeze([0.0, 1.0])
         return DecodeTimes(*ones, freeze(grid * scale), np.zeros(grid.shape, bool), code, np.nan)
-    file, octaves = found
-    keep = file.select(kv_dtype=kv_dtype)
+    file, octaves, cached = found
+    keep = file.select(kv_dtype=cached)
     batch, kv, time = file.count("batch_size")[keep], file.count("kv_len")[keep], file.latency_s()[keep]
-    flops = key_flops(family, "decode", rank_key(file), {"batch_size": batch, "kv_len": kv})
-    mfu = flops / (time * source.data.peak(source.gpu, "bf16"))
-    ours = at_one_s * batch * kv / mfu
+    shape, rank = {"batch_size": batch, "kv_len": kv}, _rank(family, key, tp)
+    ours = time * _held_roofline(source, family, "decode", shape, rank_key(file), rank, cached, kv_dtype)
     rows, cols = np.unique(batch), np.unique(kv)
     grid = np.full((rows.size, cols.size), np.nan)
     for r, c, t in sorted(zip(np.searchsorted(rows, batch), np.searchsorted(cols, kv), ours, strict=True)):
@@ -158,12 +161,12 @@ def prefill_times(
         lengths = np.array([0.0, 1.0])
         values = 0.5 * at_one_s * lengths if blend == AFFINE_RATE else np.sqrt(0.5 * at_one_s) * lengths
         return PrefillTimes(freeze(lengths), freeze(values * scale), 0.0, blend, code, np.nan)
-    file, octaves = found
+    file, octaves, _ = found
     length, time = file.count("seq_len"), file.latency_s()
-    flops = key_flops(family, "prefill", rank_key(file), {"seq_len": length})
-    mfu = flops / (time * source.data.peak(source.gpu, "bf16"))
+    rank = _rank(family, key, tp)
+    scaled = time * _held_roofline(source, family, "prefill", {"seq_len": length}, rank_key(file), rank, "bf16", "bf16")
     lengths, index = np.unique(length, return_inverse=True)
-    ours = np.array([np.median((at_one_s * length**2 / 2.0 / mfu)[index == i]) for i in range(lengths.size)])
+    ours = np.array([np.median(scaled[index == i]) for i in range(lengths.size)])
     if params.monotone:
         raw = ours.copy()
         isotonic(raw, ours)
@@ -188,18 +191,46 @@ def _absent(params: CostParams) -> tuple[int, float]:
     return Source.ROOFLINE, 1.0
 
 
+def _rank(family: str, key: tuple[int, ...], tp: int) -> tuple[int, ...]:
+    """Return the table key of one rank."""
+    sharded = 2 if family == "mha" else 1
+    return tuple(max(1, value // tp) if i < sharded else value for i, value in enumerate(key))
+
+
+def _held_roofline(
+    source: TableSource,
+    family: str,
+    phase: str,
+    shape: Mapping[str, F64],
+    measured: tuple[int, ...],
+    wanted: tuple[int, ...],
+    measured_cache: str,
+    cache: str,
+) -> F64:
+    """Return the roofline of a shape on the GPU that is asked for over that of the measured one; 1 if they are one."""
+
+    def roofline(key: tuple[int, ...], kv_dtype: str, gpu: Hardware) -> F64:
+        compute = key_flops(family, phase, key, shape) / gpu.peak("bf16")
+        moved = key_bytes(family, phase, key, shape, kv_bytes(kv_dtype))
+        return np.maximum(compute, 0.0 if moved is None else moved / gpu.hbm_bytes_per_s)
+
+    return roofline(wanted, cache, source.hardware) / roofline(measured, measured_cache, source.reference)
+
+
 def _choose(
     source: TableSource, family: str, phase: str, key: tuple[int, ...], tp: int, params: CostParams, kv_dtype: str
-) -> tuple[BenchFile, float] | None:
-    """Return the file of a configuration, and how far it is: this model's at tp, a rank's like it, or the nearest."""
-    files = source.data.select(source.gpu, family, phase)
-    files = tuple(f for f in files if not kv_dtype or f.select(kv_dtype=kv_dtype).any())
-    sharded = 2 if family == "mha" else 1
-    rank = tuple(max(1, value // tp) if i < sharded else value for i, value in enumerate(key))
-    exact = next((f for f in files if f.tp == tp and f.key == key), None)
-    exact = exact or next((f for f in files if rank_key(f) == rank), None)
+) -> tuple[BenchFile, float, str] | None:
+    """Return the file of a configuration, how far it is in octaves, and the cache dtype of the rows to read.
+
+    This model's at tp, a rank's like it, the nearest of that cache dtype, or the nearest of all.
+    """
+    files, cache = source.data.select(source.gpu, family, phase), kv_dtype
+    of_dtype = [f for f in files if not kv_dtype or f.select(kv_dtype=kv_dtype).any()]
+    rank = _rank(family, key, tp)
+    exact = next((f for f in of_dtype if f.tp == tp and f.key == key), None)
+    exact = exact or next((f for f in of_dtype if rank_key(f) == rank), None)
     if exact is not None:
-        return exact, 0.0
+        return exact, 0.0, cache
     if not files or not params.transfer:
         if params.missing == "raise":
             sought = f"{source.gpu} {phase} attention {'-'.join(map(str, rank))}"
@@ -210,5 +241,7 @@ def _choose(
     def far(file: BenchFile) -> float:
         return max(abs(float(np.log2(a / b))) for a, b in zip(rank_key(file), rank, strict=True))
 
-    nearest = min(files, key=far)
-    return nearest, max(far(nearest), 1e-9)
+    nearest = min(of_dtype or files, key=far)
+    if not of_dtype and kv_dtype:
+        cache = nearest.columns["kv_dtype"][0]
+    return nearest, max(far(nearest), LENT), cache

@@ -24,6 +24,7 @@ from mfuroof.costs.columns import ragged_columns, uniform_columns
 from mfuroof.costs.counts import StepCounts
 from mfuroof.costs.layered_work import layered_work
 from mfuroof.costs.links import comm_seconds_per_token
+from mfuroof.costs.refrozen import Refrozen
 from mfuroof.costs.table_source import open_tables
 from mfuroof.costs.token_curve import TokenCurve, token_curve
 from mfuroof.costs.token_ops import head_op, token_ops
@@ -56,7 +57,7 @@ _NO_BREAKDOWN = np.empty((0, 0))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BoundMfuTable:
+class BoundMfuTable(Refrozen):
     """A model on a GPU under ``cost="mfu_table"``.
 
     Attributes

@@ -9,6 +9,7 @@ import numpy as np
 
 from mfuroof._types import F64, U8
 from mfuroof.batch import StepBatch
+from mfuroof.core.provenance import raise_by_lattice
 from mfuroof.core.sources import Source
 from mfuroof.costs.groups import groups_of
 from mfuroof.ops.curves import MAX_TOKENS, Op
@@ -47,11 +48,22 @@ class SourceMap:
             np.maximum(source, codes[at], out=source)
             np.maximum(distance, far[at] + np.log2(np.maximum(counts / MAX_TOKENS, 1.0)), out=distance)
         decoding = g.decode_batch[g.decode_step]
-        _worst(self.decode, decoding, g.decode_kv_len, g.decode_count, g.decode_step, source, distance)
+        for codes, away in zip(self.decode, self._away["decode"], strict=True):
+            reads = decoding, g.decode_kv_len, g.decode_count, g.decode_step
+            raise_by_lattice(codes, away, *reads, source, distance)
         length = g.prefill_context + g.prefill_new_tokens
         all_lengths = g.prefill_sum(length)[g.prefill_step]
         like = all_lengths / np.maximum(length, 1.0)
-        _worst(self.prefill, like, length, g.prefill_count, g.prefill_step, source, distance)
+        for codes, away in zip(self.prefill, self._away["prefill"], strict=True):
+            raise_by_lattice(codes, away, like, length, g.prefill_count, g.prefill_step, source, distance)
+
+    @cached_property
+    def _away(self) -> dict[str, tuple[F64, ...]]:
+        """Distance of each lattice point to the nearest measured one."""
+        return {
+            "decode": tuple(_octaves_to_measured(codes) for codes in self.decode),
+            "prefill": tuple(_octaves_to_measured(codes) for codes in self.prefill),
+        }
 
     @cached_property
     def _counts(self) -> dict[str, tuple[U8, F64]]:
@@ -66,38 +78,6 @@ class SourceMap:
                     np.maximum(far[1:], op.curve.distance_at(counts), out=far[1:])
             out[axis] = code, far
         return out
-
-
-def _worst(
-    grids: tuple[U8, ...], batch: F64, length: F64, count: F64, step: np.ndarray, source: U8, distance: F64
-) -> None:
-    """Raise the codes and distances of the steps by those of their lattice reads."""
-    there = (count > 0) & (batch > 0) & (length > 0)
-    if not there.any():
-        return
-    row, column = np.log2(batch[there]), np.log2(length[there])
-    for grid in grids:
-        code, far = _read(grid, row, column)
-        np.maximum.at(source, step[there], code)
-        np.maximum.at(distance, step[there], far)
-
-
-def _read(grid: U8, row: F64, column: F64) -> tuple[U8, F64]:
-    """Code and distance in octaves of lattice reads at fractional (row, column)."""
-    last_row, last_column = grid.shape[0] - 1, grid.shape[1] - 1
-    away = _octaves_to_measured(grid)
-    code = np.zeros(row.size, np.uint8)
-    far = np.full(row.size, np.inf)
-    inside_row, inside_column = np.minimum(row, last_row), np.minimum(column, last_column)
-    for i in (np.floor(inside_row), np.ceil(inside_row)):
-        for j in (np.floor(inside_column), np.ceil(inside_column)):
-            at = i.astype(np.int64), j.astype(np.int64)
-            np.maximum(code, grid[at], out=code)
-            np.minimum(far, away[at] + np.hypot(row - i, column - j), out=far)
-    between = (row != np.floor(row)) | (column != np.floor(column))
-    code = np.where(between, np.maximum(code, np.uint8(Source.INTERPOLATED)), code)
-    beyond = (row > last_row) | (column > last_column)
-    return np.where(beyond, np.maximum(code, np.uint8(Source.EXTRAPOLATED)), code).astype(np.uint8), far
 
 
 def _octaves_to_measured(grid: U8) -> F64:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,14 @@ from mfuroof._types import F64, ArrayLike
 from mfuroof.core.sources import MISSING, ROOFLINE, SUBSTITUTED
 from mfuroof.costs.token_op import TokenOp
 from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, Problem, UnknownNameError
-from mfuroof.hardware import Hardware
+from mfuroof.hardware import Hardware, get_hardware
 from mfuroof.lookup import Details
 from mfuroof.models import ModelConfig
 from mfuroof.parallel import Parallel
 from mfuroof.params import CostParams
 from mfuroof.precision import FORMATS, Format
 from mfuroof.tables.bench import BenchData
+from mfuroof.tables.bench_file import BenchFile
 from mfuroof.tables.bench_layout import FOLDERS
 from mfuroof.tables.load import load_bench_data
 from mfuroof.tables.peer_blis import ZERO
@@ -28,6 +30,10 @@ __all__ = ["PEER_RULES", "TableSource", "open_tables"]
 
 PEER_RULES = ("blis_v2", "blis_floor", "infersim")
 """Rules that read the MFU column as written."""
+
+
+SAME_FIGURE = 2e-4
+"""Datasheets round: an H100 has 989.4 or 989.5 TFLOP/s."""
 
 
 def _fold(name: str) -> str:
@@ -40,8 +46,10 @@ class TableSource:
 
     Attributes
     ----------
-    data, gpu, hardware
+    data, gpu
         Tables, and the GPU of them that stands for the hardware.
+    hardware, reference
+        The GPU that is asked for, and the one the tables were measured on: where they differ, utilisation is held.
     rule
         Rule of `BenchData`: ``params.lookup_rule``, with "linear" (times) for "latency".
     missing, transfer
@@ -55,11 +63,28 @@ class TableSource:
     data: BenchData
     gpu: str
     hardware: Hardware
+    reference: Hardware
     rule: str
     missing: str
     transfer: bool
     gemm_labels: tuple[tuple[str, str, str], ...] = ()
     expert_stand_ins: bool = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what was compiled; read-only mappings become dicts."""
+        files = [{f.name: getattr(file, f.name) for f in fields(file)} for file in self.data.files]
+        for file in files:
+            file["columns"], file["decimals"] = dict(file["columns"]), dict(file["decimals"])
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {**own, "data": (self.data.folder, files, self.data.unread, self.data.peaks)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        folder, files, unread, peaks = state["data"]
+        for file in files:
+            file["columns"], file["decimals"] = MappingProxyType(file["columns"]), MappingProxyType(file["decimals"])
+        state["data"] = BenchData(folder, tuple(BenchFile(**file) for file in files), unread, peaks)
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
     @property
     def peer(self) -> bool:
@@ -70,13 +95,16 @@ class TableSource:
         """Return the GPU name whose GEMM table serves a storage format."""
         return next((label for name, label, _ in self.gemm_labels if name == fmt.name), self.gpu)
 
-    def measured_format(self, op: TokenOp) -> Format | None:
-        """Return the storage format of the kernels that stand for an operation's; None where that is not known."""
+    def measured_format(self, op: TokenOp) -> Format:
+        """Return the storage format of the kernels that stand for an operation's."""
         if not self.gemm_labels:
             return FORMATS["fp8"]  # the layout's GEMMs, single and grouped
-        if op.experts is not None:
-            return op.fmt
-        return next((FORMATS[measured] for name, _, measured in self.gemm_labels if name == op.fmt.name), None)
+        measured = {name: other for name, _, other in self.gemm_labels}
+        return op.fmt if op.experts is not None else FORMATS[measured.get(op.fmt.name, op.fmt.name)]
+
+    def gemm_peak(self, op: TokenOp) -> float:
+        """Return the rate that the recomputed MFU of an operation is relative to. [FLOP/s]"""
+        return self.data.peak(self.gpu if op.experts is not None else self.gemm_label(op.fmt), "fp8")
 
     def gemm(self, fmt: Format, m: ArrayLike, k: int, n: int) -> Details:
         """Return the MFU of Y[m, n] = X[m, k] W[k, n], with source and distance."""
@@ -140,25 +168,45 @@ def open_tables(
         The tables do not have this GPU.
     """
     rule = "linear" if params.lookup_rule == "latency" else params.lookup_rule
+    policies = rule, params.missing, params.transfer
     if isinstance(tables, str | Path) and _is_bench_folder(Path(tables)):
         tables = load_bench_data(tables)
     if isinstance(tables, BenchData):
         gpu = _gpu_of(tables, hardware)
-        if tables.peaks is None and _same_gpu(gpu, hardware.name):
-            figures = {**hardware.peak_flops_per_s, "hbm_bytes_per_s": hardware.hbm_bytes_per_s}
+        reference = _reference(gpu, hardware)
+        if tables.peaks is None and _same_gpu(gpu, reference.name):
+            figures = {**reference.peak_flops_per_s, "hbm_bytes_per_s": reference.hbm_bytes_per_s}
             tables = replace(tables, peaks={gpu: figures}, cache={})
-        return TableSource(tables, gpu, hardware, rule, params.missing, params.transfer)
+        return TableSource(tables, gpu, hardware, reference, *policies)
     from mfuroof.costs.derived_tables import derive
+    from mfuroof.engines import engine_profile
+    from mfuroof.ops.siblings import reference_hardware, tables_for
     from mfuroof.tables.store import KernelTables, load_tables
 
-    if tables is None or isinstance(tables, str | Path):
-        tables = load_tables(hardware.tables or hardware.name if tables is None else tables, engine)
+    if tables is None:
+        tables = tables_for(hardware, engine, missing=params.missing)
+    elif isinstance(tables, str | Path):
+        tables = load_tables(tables, engine_profile(engine).tables)
     if not isinstance(tables, KernelTables):
         expected = "MFU tables (load_bench_data), kernel tables (load_tables), a folder of either, or None"
         raise InputError(Problem("tables", type(tables).__name__, expected))
-    made = derive(tables, model, hardware, parallel, params)
-    policies = rule, params.missing, params.transfer
-    return TableSource(made.data, tables.gpu, hardware, *policies, made.gemm_labels, made.expert_stand_ins)
+    reference = reference_hardware(tables, hardware)
+    made = derive(tables, model, reference, parallel, params)
+    return TableSource(
+        made.data, tables.gpu, hardware, reference, *policies, made.gemm_labels, made.expert_stand_ins
+    )
+
+
+def _reference(gpu: str, hardware: Hardware) -> Hardware:
+    """Return the GPU whose name a folder has: the catalogue's, or ``hardware`` where that has the same figures."""
+    try:
+        known = get_hardware(gpu)
+    except UnknownNameError:
+        return hardware
+    figures = [(known.peak(d), hardware.peak(d)) for d in ("bf16", "fp8")]
+    figures.append((known.hbm_bytes_per_s, hardware.hbm_bytes_per_s))
+    same = all(abs(a / b - 1.0) < SAME_FIGURE for a, b in figures)
+    return hardware if same and _same_gpu(gpu, hardware.name) else known
 
 
 def _is_bench_folder(folder: Path) -> bool:

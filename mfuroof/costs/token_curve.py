@@ -14,6 +14,7 @@ from mfuroof._types import F64, U8
 from mfuroof.core.isotonic import isotonic
 from mfuroof.core.sources import Source
 from mfuroof.costs.layered_work import format_rate
+from mfuroof.costs.refrozen import Refrozen
 from mfuroof.costs.table_source import TableSource, or_policy
 from mfuroof.costs.token_op import TokenOp
 from mfuroof.costs.workload import Experts
@@ -28,7 +29,7 @@ _STEPPED = ("floor", "blis_floor", "infersim")
 
 
 @dataclass(frozen=True, eq=False)
-class TokenCurve:
+class TokenCurve(Refrozen):
     """Sum of operations over tokens 0, 1, 2 …
 
     Attributes
@@ -125,7 +126,8 @@ def _op_seconds(
     with np.errstate(divide="ignore", invalid="ignore"):
         if by_latency:
             time = op.flops_per_token * sampled / (op.peak_flops_per_s * mfu)
-            time *= _other_format(op, sampled, source, params)
+            if params.lookup_rule == "latency":
+                time *= _held_roofline(op, sampled, source)
             if params.lookup_rule == "latency" and knots.size:  # below the first measurement a kernel takes its time
                 time[sampled < knots[0]] = time[np.searchsorted(sampled, knots[0])]
             seconds = np.interp(counts, sampled, time)
@@ -138,20 +140,20 @@ def _op_seconds(
     return seconds, _floor(op, counts), code, distance[at]
 
 
-def _other_format(op: TokenOp, counts: F64, source: TableSource, params: CostParams) -> F64:
-    """Return what turns a held MFU into a held share of the roofline where another storage format was measured.
+def _held_roofline(op: TokenOp, counts: F64, source: TableSource) -> F64:
+    """Return what turns a held MFU into a held share of the roofline, of another storage format or GPU than measured.
 
-    In the compute-bound part they agree; where weights are read, bytes count: a 4-bit matrix takes half the time of
-    the 8-bit one that was measured, though it computes at the 16-bit rate.
+    Where compute binds the two agree; where weights are read, bytes and bandwidth count: a 4-bit matrix takes half the
+    time of the 8-bit one that was measured, though it computes at the 16-bit rate.
     """
     measured = source.measured_format(op)
-    if params.lookup_rule != "latency" or measured is None or measured == op.fmt:
-        return np.ones(counts.size)
-    rate = format_rate(source.hardware, measured) * params.flops_per_peak_flop
+    peak = source.gemm_peak(op)
+    rate = format_rate(source.reference, measured)
+    slower = source.hardware.hbm_bytes_per_s / source.reference.hbm_bytes_per_s
     compute, read = op.flops_per_token * counts, _read_s(op, counts)
     ours = np.maximum(compute / op.peak_flops_per_s, read)
-    theirs = np.maximum(compute / rate, read * measured.bytes_per_weight / op.fmt.bytes_per_weight)
-    return np.asarray(ours / theirs * op.peak_flops_per_s / rate)
+    theirs = np.maximum(compute / rate, read * slower * measured.bytes_per_weight / op.fmt.bytes_per_weight)
+    return np.asarray(op.peak_flops_per_s / peak * (ours / theirs))
 
 
 def _read_s(op: TokenOp, counts: F64) -> F64:

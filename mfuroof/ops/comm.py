@@ -89,7 +89,10 @@ class Collectives:
         trips = 2.0 if op == "all_reduce" else 1.0  # a ring all-reduce is a reduce-scatter and an all-gather
         moved = trips * 2.0 * elements_per_token * (num_gpus - 1) / num_gpus
         per_token = moved / link_bytes_per_s(self.hardware, num_gpus)
-        return affine_curve(0.0, per_token if self.params.missing == "roofline" else float("nan"))
+        known = self.params.missing == "roofline"
+        knots = 2.0 ** np.arange(16)
+        code, per_token = (Source.ROOFLINE, per_token) if known else (Source.MISSING, float("nan"))
+        return Curve(freeze(knots), freeze(per_token * knots), per_token, freeze([code] * knots.size, np.uint8))
 
     def send_curve(self, elements_per_token: float) -> Curve:
         """Return the time to hand activations to the next pipeline stage: bytes over the link, and a launch."""

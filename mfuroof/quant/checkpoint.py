@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Checkpoint:
         Whether it has routed experts; None where that is not known.
     warnings
         What was odd.
+    only_name
+        Nothing but its name was read.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Checkpoint:
     source: str = "default"
     is_moe: bool | None = None
     warnings: tuple[str, ...] = ()
+    only_name: bool = False
 
     @property
     def quantised(self) -> bool:
@@ -76,7 +79,7 @@ class Checkpoint:
         """Return the finding in one line."""
         what = f"quantised ({self.method}, computes as {self.compute_class})" if self.quantised else "not quantised"
         cache = f", KV cache {self.kv_dtype}" if self.kv_quantised else ""
-        return f"{self.name or 'checkpoint'}: {what}{cache}; from {self.source}"
+        return f"{self.name or 'checkpoint'}: {what}{cache}; from {self.source}{', only its name was read' * self.only_name}"
 
 
 def detect(checkpoint: Any, *, sidecar: Any = None) -> Checkpoint:
@@ -114,13 +117,10 @@ def detect(checkpoint: Any, *, sidecar: Any = None) -> Checkpoint:
     except UnknownNameError:
         pass
     if checkpoint.lower().endswith((".gguf", "-gguf")):
-        return Checkpoint(checkpoint, "gguf", source="name")
+        return Checkpoint(checkpoint, "gguf", source="name", only_name=True)
     found = _of_source({**_ANY_SHAPE}, sidecar, name=checkpoint)
-    text = f"{checkpoint}: neither a path nor a built-in model, so only its name was read ({found.summary()})"
-    return Checkpoint(
-        checkpoint, found.method, found.compute_class, "", "" if not found.kv_quantised else found.kv_dtype,
-        found.source, None, (*found.warnings, text),
-    )  # fmt: skip
+    kv_dtype = found.kv_dtype if found.kv_quantised else ""
+    return replace(found, name=checkpoint, dtype="", kv_dtype=kv_dtype, is_moe=None, only_name=True)
 
 
 def _of_source(source: Any, sidecar: Any, name: str | None = None) -> Checkpoint:

@@ -165,7 +165,8 @@ def launch_args(
         raise InputError(Problem(f"{known.title} {version}", text, "what it supports") for text in draft.refused)
     user = read_user_args(user_args, known.separator)
     args, yaml, derived = draft.merged(user)
-    notes = (*draft.notes, *(hardware_notes(configs[0].precision, hardware) if hardware is not None else ()))
+    about = [draft.checkpoint.summary()] if draft.checkpoint.only_name else []
+    notes = (*about, *draft.notes, *(hardware_notes(configs[0].precision, hardware) if hardware is not None else ()))
     texts = (*draft.checkpoint.warnings, *draft.warnings, *draft.refused)
     for text in texts:
         warnings.warn(f"{known.title}: {text}", MfuroofWarning, stacklevel=2)
@@ -226,7 +227,7 @@ class _Draft:
             "follows"
         ):
             own = checkpoint.kv_dtype
-            self.refused.append(f"kvcache_dtype = {value}: the checkpoint brings an {own} cache, which the engine takes")
+            self.refused.append(f"kvcache_dtype = {value}: the engine takes the {own} cache of the checkpoint")
             return
         if value == "fp8_e5m2":
             fp8 = checkpoint.quantised and checkpoint.compute_class == "fp8"

@@ -22,6 +22,9 @@ from mfuroof.step import StepEvaluator
 
 __all__ = ["estimate"]
 
+_TRIALS = 4
+"""Secant steps towards the number of requests in flight: the end-to-end latency is then right to 0.1 %."""
+
 
 def estimate(
     evaluator: StepEvaluator,
@@ -209,7 +212,7 @@ def _open(load: Load, rate: F64, places: Places, policy: Scheduler, steps: Steps
     """Return the flow where requests arrive at random, and the rate of one engine at its limit.
 
     The number in flight solves B = rate T(B) (Little's law), T(B) the time of a request among B others; B is found
-    by false position. Where even at the limit rate T(B) exceeds B, the queue grows without end.
+    by secants. Where even at the limit rate T(B) exceeds B, the queue grows without end.
     """
     gaps = load.output_len - 1.0
 
@@ -218,23 +221,23 @@ def _open(load: Load, rate: F64, places: Places, policy: Scheduler, steps: Steps
         return state, state.wait_s + state.prefill_s + gaps * state.tpot_s
 
     low, high = np.zeros_like(rate), places.most
-    at_low, at_high = rate * at(low)[1], rate * at(high)[1] - high
-    limit = high / np.maximum(at(high)[1], 1e-300)
-    full = at_high >= 0
-    running = high.copy()
-    for _ in range(14):
-        share = np.where(full, 0.0, at_low / np.maximum(at_low - at_high, 1e-300))
-        guess = low + (high - low) * share
-        excess = rate * at(guess)[1] - guess
-        above = excess > 0
-        at_high = np.where(above, 0.5 * at_high, excess)
-        at_low = np.where(above, excess, 0.5 * at_low)
-        low, high = np.where(above, guess, low), np.where(above, high, guess)
-        running = np.where(full, places.most, guess)
-    state, total = at(running)
+    at_limit = at(high)[1]
+    before, short = low, rate * at(low)[1]
+    full = rate * at_limit >= high
+    running = np.where(full, high, high * short / np.maximum(short - rate * at_limit + high, 1e-300))
+    for trial in range(_TRIALS):
+        state, total = at(running)
+        excess = rate * total - running
+        if trial + 1 == _TRIALS:
+            break
+        low, high = np.where(excess > 0, running, low), np.where(excess > 0, high, running)
+        slope = (excess - short) / np.where(running == before, 1.0, running - before)
+        before, short = running, excess
+        running = np.where(full, places.most, np.clip(running - excess / np.where(slope < 0, slope, -1.0), low, high))
     queue = np.where(full, np.inf, 0.0)
     ttft = state.wait_s + state.prefill_s + queue
-    return Flow(ttft, queue, state.tpot_s, total + queue, running, np.where(full, np.inf, 0.0), state), limit
+    flow = Flow(ttft, queue, state.tpot_s, total + queue, running, queue, state)
+    return flow, places.most / np.maximum(at_limit, 1e-300)
 
 
 def _result(
