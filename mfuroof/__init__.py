@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mfuroof import lookup, quant, serving
     from mfuroof.batch import StepBatch
     from mfuroof.breakdown import StepResult
-    from mfuroof.calibrate import Calibration, Measured, calibrate
+    from mfuroof.calibration import Calibration, Measured, calibrate
     from mfuroof.capacity import CapacityParams, KvCapacity, kv_capacity
     from mfuroof.core.sources import Source
     from mfuroof.engines import EngineProfile
@@ -37,19 +37,18 @@ if TYPE_CHECKING:
     from mfuroof.predict import predict_steps
     from mfuroof.step import StepEvaluator
     from mfuroof.sweep import Sweep, run_sweep, sweep_batches
-    from mfuroof.tables.audit import audit
-    from mfuroof.tables.load import load_bench_data
+    from mfuroof.mfu_database import audit, load_bench_data
     from mfuroof.tables.store import load_tables
 
 _SUBMODULES = ("lookup", "quant", "serving")
 _HOMES = {
-    "Calibration": "calibrate",
+    "Calibration": "calibration",
     "CapacityParams": "capacity",
     "CostParams": "params",
     "EngineProfile": "engines",
     "Hardware": "hardware",
     "KvCapacity": "capacity",
-    "Measured": "calibrate",
+    "Measured": "calibration",
     "MfuroofError": "errors",
     "MfuroofWarning": "errors",
     "ModelConfig": "models",
@@ -59,14 +58,14 @@ _HOMES = {
     "StepEvaluator": "step",
     "StepResult": "breakdown",
     "Sweep": "sweep",
-    "audit": "tables.audit",
-    "calibrate": "calibrate",
+    "audit": "mfu_database",
+    "calibrate": "calibration",
     "get_hardware": "hardware",
     "get_model": "models",
     "known_hardware": "hardware",
     "known_models": "models",
     "kv_capacity": "capacity",
-    "load_bench_data": "tables.load",
+    "load_bench_data": "mfu_database",
     "load_catalogue": "hardware",
     "load_tables": "tables.store",
     "predict_steps": "predict",

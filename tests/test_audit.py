@@ -77,6 +77,8 @@ def test_a_sound_file_is_clean_and_its_peak_is_named(tmp_path, peak):
     low, high = finding.numbers["peak_low_flops_per_s"], finding.numbers["peak_high_flops_per_s"]
     assert low <= peak <= high and finding.numbers["rows_agreeing"] == len(LENGTHS)
     assert report.exit_code == 0 and not report.of(severity="warning")
+    assert {f.code for f in report.findings} == {"peak", "coverage"}
+    assert "seq_len 1024 .. 16384" in only(report, "coverage").text
 
 
 def test_a_prefill_file_relative_to_another_gpu_is_an_error(tmp_path):
@@ -143,6 +145,26 @@ def test_rounding_and_zero_cells_are_counted(tmp_path):
     assert zero.numbers["rows"] == 1 and zero.lines == (8,) and "division by zero" in zero.text
     assert only(report, "rounding").numbers["decimals"] == 3 and report.exit_code == 1
     assert not audit(write(tmp_path, DECODE, decode(STEADY, digits=6)), PEAKS).of(code="rounding")
+
+
+def test_only_rows_that_rounding_moved_are_counted(tmp_path):
+    """At three digits 0.009 is within 6 %: one row happens to be exact, one is moved, one is a zero."""
+    flops = 4 * 32 * 128 * 1024 / 989.4e12 * 1e6
+    rows = {(1, 1024): flops / 0.00901, (2, 1024): 2 * flops / 0.00949, (4, 1024): 4 * flops / 0.0004}
+    rows = {**rows, **{(b, 8192): 8 * b * flops / 0.5 for b in (1, 2)}}
+    report = audit(write(tmp_path, DECODE, decode({at: round(us, 6) for at, us in rows.items()}, 3)), PEAKS)
+    assert only(report, "rounding").lines == (3,)
+    assert only(report, "zero-cells").lines == (4,)
+
+
+def test_repeats_that_agree_are_a_fact_and_others_a_warning(tmp_path):
+    lines = gemm(1978.9e12, 1286e12)
+    same = only(audit(write(tmp_path / "a", GEMM, [*lines, lines[1]]), PEAKS), "repeats")
+    assert same.severity == "info" and same.numbers == {"rows": 1, "spread": 0.0} and same.lines == (2, 5)
+    cells = lines[1].split(",")
+    slower = ",".join([*cells[:3], str(1.5 * float(cells[3])), cells[4]])
+    other = only(audit(write(tmp_path / "b", GEMM, [*lines, slower]), PEAKS), "repeats")
+    assert other.severity == "warning" and other.numbers["spread"] == pytest.approx(0.5)
 
 
 def test_a_slow_first_row_is_a_warm_up(tmp_path):

@@ -86,19 +86,31 @@ def test_blis__hand_computed_decode_step_of_llama_8b():
     assert peer_step_us(got, "blis").tolist() == [3125]
 
 
-@pytest.mark.parametrize(("step", "sparse"), [(2, 2), (3, 2)])
-def test_blis__interleaved_experts_count_one_layer_in_step_plus_one(step, sparse):
+@pytest.mark.parametrize(("step", "sparse"), [(0, 8), (1, 4), (2, 2), (3, 2), (8, 0)])
+@pytest.mark.parametrize("own_width", [0, 10_000])
+def test_blis__interleaved_experts_count_one_layer_in_step_plus_one(step, sparse, own_width):
     shape = {"num_hidden_layers": 8, "num_experts": 16, "num_experts_per_tok": 1, "moe_intermediate_size": 8192}
-    model = llama(**shape, interleave_moe_layer_step=step)
+    model = llama(**shape)  # as a peer reads the two fields; ours go by the layers
+    object.__setattr__(model, "interleave_moe_layer_step", step)
+    object.__setattr__(model, "intermediate_size_mlp", own_width)
     symbols = {
         "hidden_size": 4096, "num_layers": 8, "heads": 32, "kv_heads": 8, "intermediate_size": 14336,
         "act_bytes": 2.0, "weight_bytes": 2.0, "num_experts": 16, "experts_per_token": 1,
-        "moe_intermediate_size": 8192, "interleave": step,
+        "moe_intermediate_size": 8192, "interleave": step, "intermediate_size_mlp": own_width,
     }  # fmt: skip
-    assert 8 // (step + 1) == sparse
+    bound = bind(model, CostParams.blis(0.45, 0.3))
+    per_expert = 2 * 4096 * 8192 * 2
+    saturated = bound.bytes_moved(StepBatch.uniform(decode_batch=5000))["weights"] - bound.work.dense_bytes
+    npt.assert_allclose(saturated, sparse * 16 * per_expert, rtol=1e-12)
     batch = ([(0, 100)], [500] * 3)
     expected = naive.blis_time(symbols, GPU, batch, mfu_prefill=0.45, mfu_decode=0.3)
-    npt.assert_allclose(times(bind(model, CostParams.blis(0.45, 0.3)), ragged(batch)), expected, rtol=1e-12)
+    npt.assert_allclose(times(bound, ragged(batch)), expected, rtol=1e-12)
+
+
+def test_blis__reads_the_interleaving_step_of_a_config():
+    fields = {"num_hidden_layers": 8, "num_experts": 16, "num_experts_per_tok": 1, "moe_intermediate_size": 8192}
+    bound = bind(llama(**fields, interleave_moe_layer_step=1), CostParams.blis(0.45, 0.3))
+    assert bound.work.experts[0].bytes_per_expert == 4 * 2 * 4096 * 8192 * 2
 
 
 def test_blis__fp8_rate_only_for_exactly_one_byte_and_a_gpu_that_has_it():

@@ -17,7 +17,7 @@ from mfuroof.core.sources import Source
 from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, TableFormatError, UnknownNameError
 from mfuroof.tables.compile import compile_1d
 from mfuroof.tables.load import load_bench_data
-from mfuroof.tables.work import file_flops
+from mfuroof.tables.work import file_flops, grouped_flops, key_flops
 
 PEAKS = {"h20": {"bf16": 148e12, "fp8": 296e12, "hbm_bytes_per_s": 4e12}}
 DECODE = "dtype,kv_dtype,batch_size,kv_len,latency_us,mfu"
@@ -243,6 +243,25 @@ def test_prefill_and_latent_attention_count_the_causal_half(tmp_path):
     assert data.attn_prefill_mfu("h20", 8, 2, 64, 1024) == pytest.approx(2 * 8 * 64 * 1024**2 / (10.5e-6 * 148e12))
     assert data.mla_prefill_mfu("h800", 128, 128, 64, 1024) == pytest.approx(0.372, abs=5e-4)
     assert data.mla_decode_mfu("h800", 256, 512, 64, 1, 1024, tp=2) == pytest.approx(0.014, abs=5e-4)
+
+
+def test_flops_of_every_family_by_hand():
+    """Small enough to count: pairs of queries and keys times two multiply-adds, or the three sides of a GEMM."""
+    count = {
+        ("gemm", "", ()): ({"m": 2, "k": 3, "n": 5}, 2 * 2 * 3 * 5),
+        ("mha", "prefill", (4, 2, 8)): ({"seq_len": 6}, 2 * 4 * (8 + 8) * 36 / 2),
+        ("mha", "decode", (4, 2, 8)): ({"batch_size": 3, "kv_len": 7}, 2 * 4 * (8 + 8) * 3 * 7),
+        ("mla", "prefill", (4, 8, 2)): ({"seq_len": 6}, 2 * 4 * (8 + 2 + 8) * 36 / 2),
+        ("mla", "decode", (4, 16, 2)): ({"batch_size": 3, "kv_len": 7}, 2 * 4 * (16 + 2 + 16) * 3 * 7),
+        ("dsa_attn", "prefill", (4, 96, 10)): ({"s_q": 3, "s_kv": 99}, 2 * 4 * (96 + 32) * 10 * 3),
+        ("dsa_logits", "prefill", (4, 8)): ({"s_q": 2, "s_kv": 5}, 2 * (4 + 5) * 4 * 8),
+        ("dsa_logits", "decode", (4, 8)): ({"batch_size": 2, "next_n": 2, "s_kv": 5}, 2 * 2 * 2 * 5 * 4 * 8),
+    }
+    for (family, phase, key), (shape, flops) in count.items():
+        assert key_flops(family, phase, key, shape) == flops, family
+    shape = {"num_experts_per_tok": 2, "hidden_size": 3, "intermediate_size": 5}
+    assert grouped_flops("up", shape, 7) == 2 * 7 * 2 * 3 * 2 * 5
+    assert grouped_flops("down", shape, 7) == 2 * 7 * 2 * 3 * 5
 
 
 def test_rank_heads_with_and_without_tp_suffix(tmp_path):

@@ -200,6 +200,12 @@ def test_what_is_dropped_is_warned_about():
         launch_args("vllm", {"gemm_dtype": "fp8"}, checkpoint="Qwen/Qwen3-32B-FP8")
 
 
+def test_formats_an_engine_has_given_up():
+    assert "plugin" in quiet("vllm", None, checkpoint="x/llama-q4_k_m.gguf").warnings[0]
+    assert quiet("vllm", None, checkpoint="x/llama-q4_k_m.gguf", engine_version="0.20.2").warnings == ()
+    assert quiet("sglang", None, checkpoint="x/llama-q4_k_m.gguf").warnings == ()
+
+
 def test_a_name_that_says_nothing_is_no_obstacle():
     made = launch_args("vllm", {"gemm_dtype": "fp8"}, checkpoint="someone/Some-Model")
     assert made.derived == {"--quantization": "gemm_dtype"} and "only its name was read" in made.notes[0]

@@ -82,5 +82,7 @@ def positive_ints(**values: Any) -> dict[str, int]:
 def _check_finite(seconds: F64) -> None:
     if not np.isfinite(seconds).all():
         raise MissingTableError(
-            "some of the shapes to export", (), 'Bind the evaluator with CostParams(missing="roofline") or other tables.'
+            "some of the shapes to export",
+            (),
+            'Bind the evaluator with CostParams(missing="roofline") or other tables.',
         )

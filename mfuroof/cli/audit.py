@@ -31,22 +31,14 @@ def audit(
     The FLOPs of every row are recomputed from its shape and compared with its latency and the MFU as printed.
     """
     from mfuroof._boundary import choice
-    from mfuroof.tables.audit import audit as run_audit
+    from mfuroof.mfu_database import audit as run_audit
     from mfuroof.tables.audit_report import SEVERITIES
 
     worst = SEVERITIES[SEVERITIES.index(choice("severity", fail_on, SEVERITIES)) :]
-    report: AuditReport = run_audit(folder, _peaks())
+    report: AuditReport = run_audit(folder)
     if json:
         print_json(report.to_dict())
     else:
         print(report.text(info=info))
     if any(report.of(severity=severity) for severity in worst):
         raise typer.Exit(1)
-
-
-def _peaks() -> dict[str, dict[str, float]]:
-    """Return the catalogue's rates and bandwidth by GPU."""
-    from mfuroof.hardware import get_hardware, known_hardware
-
-    devices = [get_hardware(name) for name in known_hardware()]
-    return {gpu.name: {**gpu.peak_flops_per_s, "hbm_bytes_per_s": gpu.hbm_bytes_per_s} for gpu in devices}

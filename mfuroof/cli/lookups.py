@@ -168,7 +168,7 @@ def bench_lookup(
     """
     import inspect
 
-    from mfuroof.tables.load import load_bench_data
+    from mfuroof.mfu_database import load_bench_data
 
     name = choice("bench family", family, BENCH_FAMILIES)
     method = getattr(load_bench_data(folder), f"{name}_mfu")

@@ -53,6 +53,7 @@ class UniformModel:
         experts = model.num_experts if params.architecture == "uniform" else 0
         width = model.intermediate_size if model.intermediate_size > 0 else 4 * d
         moe_layers = _moe_layers(model) if experts >= 2 else 0
+        own_width = model.intermediate_size_mlp if params.architecture == "uniform" else 0
         act = FORMATS[model.dtype].bytes_per_weight
         return cls(
             hidden_size=d,
@@ -60,7 +61,7 @@ class UniformModel:
             heads=heads,
             kv_heads=model.num_key_value_heads or heads,
             head_dim=d / heads,
-            dense_width=_dense_width(model, width),
+            dense_width=own_width or width,
             dense_layers=layers - moe_layers,
             moe_width=(model.moe_intermediate_size or width) if moe_layers else 0,
             moe_layers=moe_layers,
@@ -98,31 +99,10 @@ def weight_bytes(model: ModelConfig, act_bytes: float) -> float:
     return q.weight_bytes_nominal if q.method != "none" or q.source == "override" else act_bytes
 
 
-def _dense_width(model: ModelConfig, width: int) -> int:
-    """Width of dense layers: their own where they lie between layers of experts (Llama-4), else the common one."""
-    own = int(getattr(model, "intermediate_size_mlp", 0) or 0)
-    if own or not model.is_moe or not _interleave_step(model):
-        return own or width
-    return max((s.mlp.intermediate_size for s in model.layers if s.mlp.kind == "dense"), default=width)
-
-
 def _moe_layers(model: ModelConfig) -> int:
     """Layers with experts: all, or by the peer's rule one in ``step + 1`` where they are interleaved."""
-    step, layers = _interleave_step(model), model.num_hidden_layers
+    step, layers = model.interleave_moe_layer_step, model.num_hidden_layers
     return layers // (step + 1) if step > 0 else layers
-
-
-def _interleave_step(model: ModelConfig) -> int:
-    """Return the config's ``interleave_moe_layer_step``, read off the layers where it was not kept; 0 for none."""
-    if hasattr(model, "interleave_moe_layer_step"):
-        return int(model.interleave_moe_layer_step or 0)
-    sparse = sorted(i for s in model.layers if s.mlp.kind == "moe" for i in s.layer_indices)
-    if not sparse:
-        return 0
-    step = sparse[0] + 1
-    if step > 1 and sparse == list(range(step - 1, model.num_hidden_layers, step)):
-        return step
-    return 1 if model.model_type.startswith("llama4") else 0
 
 
 def ignored(model: ModelConfig, params: CostParams) -> list[str]:

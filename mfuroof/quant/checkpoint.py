@@ -79,7 +79,8 @@ class Checkpoint:
         """Return the finding in one line."""
         what = f"quantised ({self.method}, computes as {self.compute_class})" if self.quantised else "not quantised"
         cache = f", KV cache {self.kv_dtype}" if self.kv_quantised else ""
-        return f"{self.name or 'checkpoint'}: {what}{cache}; from {self.source}{', only its name was read' * self.only_name}"
+        source = f"{self.source}, only its name was read" if self.only_name else self.source
+        return f"{self.name or 'checkpoint'}: {what}{cache}; from {source}"
 
 
 def detect(checkpoint: Any, *, sidecar: Any = None) -> Checkpoint:

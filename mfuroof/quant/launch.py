@@ -15,7 +15,7 @@ from mfuroof.hardware import Hardware
 from mfuroof.precision.runtime import AUTO, E5M2_WARNING, RuntimePrecision, dropped
 from mfuroof.quant.checkpoint import Checkpoint, detect
 from mfuroof.quant.gates import hardware_notes
-from mfuroof.quant.launch_table import ENGINES, RULES, Engine, Rule
+from mfuroof.quant.launch_table import DROPPED_METHODS, ENGINES, RULES, Engine, Rule
 from mfuroof.quant.presets import Request, expand
 from mfuroof.quant.user_args import UserArgs, flag_key, read_user_args, tokens_of
 from mfuroof.quant.versions import parse_version, within
@@ -188,6 +188,9 @@ class _Draft:
 
     def fill(self) -> None:
         """Go through the fields; each ends in an option, a note, a warning or a refusal."""
+        since, text = DROPPED_METHODS.get((self.engine.name, self.checkpoint.method), ("", ""))
+        if since and within(self.version, since, ""):
+            self.refused.append(f"checkpoint quantised by {self.checkpoint.method}: since {since} {text}")
         self._gemm()
         self._cache()
         self._attention()

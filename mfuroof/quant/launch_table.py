@@ -13,7 +13,7 @@ from dataclasses import field as default
 from types import MappingProxyType
 from typing import Any, Literal
 
-__all__ = ["ENGINES", "NEWEST", "RULES", "Engine", "Rule"]
+__all__ = ["DROPPED_METHODS", "ENGINES", "NEWEST", "RULES", "Engine", "Rule"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,3 +206,11 @@ _COMMON = [
 
 RULES: tuple[Rule, ...] = (*_VLLM, *_SGLANG, *_TRTLLM, *_COMMON)
 """Every row."""
+
+DROPPED_METHODS: Mapping[tuple[str, str], tuple[str, str]] = MappingProxyType(
+    {
+        ("vllm", "gguf"): ("0.24", "GGUF files need the plugin vllm-gguf-plugin (pull request 39612)"),
+        ("vllm", "bitsandbytes"): ("0.28", "bitsandbytes checkpoints are no longer loaded"),
+    }
+)
+"""Checkpoint formats an engine has given up, by engine and method: since which version, and what to know."""

@@ -31,7 +31,7 @@ class QuantConfig:
     Attributes
     ----------
     name
-        Of the preset, and the fields that override it; ``"custom"`` without a preset.
+        Of the preset, and the fields that override it; without a preset, of the fields alone.
     precision
         The four fields.
     """
@@ -83,7 +83,7 @@ def expand(request: Request = None, presets: Mapping[str, Any] | None = None) ->
     if isinstance(request, QuantConfig):
         return (request,)
     if isinstance(request, RuntimePrecision):
-        return (QuantConfig("custom" if request.given() else "default", request),)
+        return (_custom(request),)
     if isinstance(request, str):
         return (QuantConfig(_preset_name(request, known), known[_preset_name(request, known)]),)
     if isinstance(request, Mapping):
@@ -109,11 +109,16 @@ def _of_mapping(request: Mapping[str, Any], known: Mapping[str, RuntimePrecision
     if several is not None and (isinstance(several, str | Mapping) or not isinstance(several, Iterable)):
         raise InputError(Problem("presets", repr(several), "a list of names"))
     if several is None and one is None:
-        return (QuantConfig("custom" if given else "default", RuntimePrecision(**given)),)
+        return (_custom(RuntimePrecision(**given)),)
     names = [one] if several is None else list(several)
     if not names:
         raise InputError(Problem("presets", "an empty list", f"names of {', '.join(known)}"))
     return tuple(_overridden(_preset_name(name, known), known, given) for name in names)
+
+
+def _custom(precision: RuntimePrecision) -> QuantConfig:
+    words = [f"{name.removesuffix('_dtype')} {value}" for name, value in precision.given().items()]
+    return QuantConfig("+".join(words) or "default", precision)
 
 
 def _overridden(name: str, known: Mapping[str, RuntimePrecision], given: Mapping[str, Any]) -> QuantConfig:

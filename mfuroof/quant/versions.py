@@ -12,7 +12,9 @@ __all__ = ["Version", "parse_version", "within"]
 Version = tuple[tuple[int, ...], int, int]
 """Release numbers without trailing zeros; -1 before the release, 0 at it, 1 after; number of that."""
 
-_PATTERN = re.compile(r"v?(\d+(?:\.\d+)*)(?:[._-]?(rc|a|b|alpha|beta|dev|post)[._-]?(\d*))?(?:[+-].*|\.[a-z].*)?", re.IGNORECASE)
+_PATTERN = re.compile(
+    r"v?(\d+(?:\.\d+)*)(?:[._-]?(rc|a|b|alpha|beta|dev|post)[._-]?(\d*))?(?:[+-].*|\.[a-z].*)?", re.IGNORECASE
+)
 
 
 def parse_version(text: Any) -> Version:

@@ -22,6 +22,8 @@ from mfuroof.step import StepEvaluator
 
 __all__ = ["estimate"]
 
+_USUAL_VARIATION = 0.1
+"""Enough to spread requests out, too little to shift a mean. [fraction]"""
 _TRIALS = 4
 """Secant steps towards the number of requests in flight: the end-to-end latency is then right to 0.1 %."""
 
@@ -34,7 +36,7 @@ def estimate(
     arrival_rate: ArrayLike | None = None,
     *,
     cached_prefix_len: ArrayLike = 0,
-    length_distribution: Any = "fixed",
+    length_distribution: Any = None,
     requests_per_client: float = 10.0,
     max_batch_tokens: ArrayLike | None = None,
     max_num_seqs: ArrayLike | None = None,
@@ -59,7 +61,8 @@ def estimate(
         Tokens of each prompt that a prefix cache holds; at least one token is always computed. [tokens]
     length_distribution
         How lengths vary: ``"fixed"``, ``"uniform"`` (between 0.8 and 1 times those given), a `Lengths`, or an array of
-        samples relative to those given.
+        samples relative to those given. None: those given are means, and the scheduler says whether requests keep
+        together.
     requests_per_client
         Requests a client sends one after another from a common start, as benchmarks do: the first of each are one
         burst, whose prompts queue behind one another. ``inf`` leaves the start out.
@@ -110,8 +113,9 @@ def estimate(
     if kv_capacity_tokens is not None:
         kv_capacity_tokens = problems.positive_int("kv_capacity_tokens", kv_capacity_tokens)
     problems.raise_if_any()
-    spread = Lengths.named(length_distribution)
     policy = scheduler_of(evaluator.engine) if scheduler is None else scheduler
+    unknown = Lengths(1.0, 0.0 if policy.keeps_together else _USUAL_VARIATION)
+    spread = unknown if length_distribution is None else Lengths.named(length_distribution)
     inputs = serving_inputs(
         {"input_len": input_len, "output_len": output_len, "cached_prefix_len": cached_prefix_len},
         {

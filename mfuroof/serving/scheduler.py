@@ -35,6 +35,9 @@ class Scheduler:
     lag_steps
         Steps a prompt waits for while the engine is busy: 1 where the next step is composed when the running one
         ends, 2 where it is composed (and launched) ahead of time.
+    keeps_together
+        What to assume where nothing is said about lengths: True, requests that start together end together, as in
+        benchmarks with one length; False, lengths vary and requests spread out.
     graph_tokens
         Largest step with prompts that runs from captured graphs. [tokens]
     layer_launch_s
@@ -54,6 +57,7 @@ class Scheduler:
     max_batch_tokens: int = 8192
     max_num_seqs: int = 1024
     lag_steps: int = 1
+    keeps_together: bool = False
     graph_tokens: int = 512
     layer_launch_s: float = 0.0
     request_overhead_s: float = 0.0
@@ -65,7 +69,7 @@ class Scheduler:
         object.__setattr__(self, "graph_tokens", problems.positive_int("graph_tokens", self.graph_tokens, 0))
         for name in ("layer_launch_s", "request_overhead_s"):
             object.__setattr__(self, name, problems.number(name, getattr(self, name), 0.0, 1e6))
-        for name in ("mixes", "chunks", "reserves_output"):
+        for name in ("mixes", "chunks", "reserves_output", "keeps_together"):
             if not isinstance(getattr(self, name), bool):
                 problems.add(name, getattr(self, name), "True or False")
         problems.raise_if_any()
@@ -83,10 +87,20 @@ SCHEDULERS = MappingProxyType(
     {
         "vllm": Scheduler(lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.008),
         "trtllm": Scheduler(
-            chunks=False, reserves_output=True, lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.020
+            chunks=False,
+            reserves_output=True,
+            lag_steps=2,
+            keeps_together=True,
+            layer_launch_s=0.2e-3,
+            request_overhead_s=0.020,
         ),
         "sglang": Scheduler(
-            mixes=False, reserves_output=True, lag_steps=2, layer_launch_s=0.2e-3, request_overhead_s=0.015
+            mixes=False,
+            reserves_output=True,
+            lag_steps=2,
+            keeps_together=True,
+            layer_launch_s=0.2e-3,
+            request_overhead_s=0.015,
         ),
     }
 )

@@ -1,0 +1,87 @@
+"""What was measured on what: one evaluator for all rows of one model, GPU, engine, parallelism and precision."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfuroof.errors import MfuroofError
+from mfuroof.params import CostParams
+from mfuroof.step import StepEvaluator
+from mfuroof.validate.tables import Columns
+
+__all__ = ["Setup", "Setups"]
+
+
+class Setup(NamedTuple):
+    """What an evaluator is made of; dtypes are empty for the checkpoint's own."""
+
+    model: str
+    gpu: str
+    engine: str
+    tp: int
+    pp: int
+    ep: int
+    attention_dp: int
+    weight_dtype: str
+    kv_dtype: str
+    moe_dtype: str
+
+    def evaluator(self, cost: str = "kernels", params: CostParams | None = None) -> StepEvaluator:
+        """Return the evaluator; raises as `StepEvaluator` does."""
+        return StepEvaluator(
+            self.model,
+            self.gpu,
+            self.tp,
+            self.pp,
+            self.ep,
+            self.attention_dp,
+            cost=cost,  # type: ignore[arg-type]
+            engine=self.engine,
+            params=params,
+            weight_dtype=self.weight_dtype or None,
+            kv_dtype=self.kv_dtype or None,
+            moe_dtype=self.moe_dtype or None,
+        )
+
+
+class Setups:
+    """The setup of each row of a table, and its evaluators, each made once."""
+
+    def __init__(self, columns: Columns, cost: str = "kernels", params: CostParams | None = None) -> None:
+        texts = {name: columns.text(name) for name in ("model", "gpu", "weight_dtype", "kv_dtype", "moe_dtype")}
+        engine = columns.text("engine", "vllm")
+        degrees = {name: columns.number(name, 1.0).astype(np.int64) for name in ("tp", "pp", "ep", "attention_dp")}
+        self.rows = [
+            Setup(
+                texts["model"][i],
+                texts["gpu"][i],
+                engine[i],
+                *(int(degrees[name][i]) for name in ("tp", "pp", "ep", "attention_dp")),
+                *(texts[name][i] for name in ("weight_dtype", "kv_dtype", "moe_dtype")),
+            )
+            for i in range(len(columns))
+        ]
+        self._cost, self._params = cost, params
+        self._made: dict[Setup, StepEvaluator | MfuroofError] = {}
+
+    def groups(self) -> dict[Setup, NDArray[np.int64]]:
+        """Return the rows of each setup."""
+        found: dict[Setup, list[int]] = {}
+        for i, setup in enumerate(self.rows):
+            found.setdefault(setup, []).append(i)
+        return {setup: np.array(rows, dtype=np.int64) for setup, rows in found.items()}
+
+    def evaluator(self, setup: Setup) -> StepEvaluator:
+        """Return the evaluator of a setup; raises what making it raised, the first time and later."""
+        if setup not in self._made:
+            try:
+                self._made[setup] = setup.evaluator(self._cost, self._params)
+            except MfuroofError as error:
+                self._made[setup] = error
+        made = self._made[setup]
+        if isinstance(made, MfuroofError):
+            raise made
+        return made

@@ -1,0 +1,72 @@
+"""Serving measurements in the layout of AIConfigurator's silicon tables, as columns of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mfuroof.errors import MfuroofError
+from mfuroof.models import ModelConfig, known_models
+from mfuroof.units import MS
+from mfuroof.validate.tables import Columns
+
+__all__ = ["is_silicon", "serving_columns"]
+
+
+def is_silicon(columns: Columns) -> bool:
+    """Whether a table has that layout."""
+    return "model_path" in columns and "silicon_tpot_ms" in columns
+
+
+def serving_columns(columns: Columns) -> Columns:
+    """Return the table with the columns of `validate_serving`.
+
+    Lengths: where ``len_factor`` is below 1, prompts and outputs were drawn evenly from [0.8 L, L]; otherwise all are
+    of the length given. Precision: ``fp8`` and ``fp4`` are the checkpoint's own where it has that width, a published
+    NVFP4 checkpoint where there is one, or else a conversion of the model. KV cache: 8 bits where the weights are
+    quantised, but for vLLM on Hopper, whose recipes leave the cache in the model's dtype (it takes the dtype of a
+    flag, not of the checkpoint; where requests begin to queue shows it).
+    """
+    model, precision = columns.text("model_path"), columns.text("precision")
+    engine, gpu = columns.text("backend"), columns.text("system")
+    factor = columns.number("len_factor", 1.0)
+    named = [_checkpoint(m, p) for m, p in zip(model, precision, strict=True)]
+    quantised = np.array([p in ("fp8", "fp4") for p in precision], dtype=bool)
+    sixteen_bit = np.array([e == "vllm" and g.startswith(("h1", "h2", "h8")) for e, g in zip(engine, gpu, strict=True)])
+    table: dict[str, Any] = {
+        "model": [name for name, _ in named],
+        "gpu": gpu,
+        "engine": engine,
+        "tp": columns.number("tp_size", 1.0),
+        "pp": columns.number("pp_size", 1.0),
+        "ep": columns.number("moe_ep_size", 1.0),
+        "attention_dp": columns.number("attention_dp_size", 1.0),
+        "weight_dtype": [dtype for _, dtype in named],
+        "kv_dtype": np.where(quantised, np.where(sixteen_bit, "bf16", "fp8"), ""),
+        "input_len": columns.number("isl"),
+        "output_len": columns.number("osl"),
+        "concurrency": columns.number("concurrency"),
+        "length_distribution": np.where(factor < 1.0, "uniform", "fixed"),
+        "ttft_s": columns.number("silicon_ttft_ms") * MS,
+        "tpot_s": columns.number("silicon_tpot_ms") * MS,
+        "family": model,
+        "precision": np.where(quantised, precision, "bf16"),
+        "source": columns.text("source"),
+    }
+    return Columns(table)
+
+
+def _checkpoint(model: str, precision: str) -> tuple[str, str]:
+    """Return the registry's name of a checkpoint, and the format its weights are converted to (empty: its own)."""
+    bits = {"fp8": 8, "fp4": 4}.get(precision)
+    if bits is None:
+        return model, ""
+    published = f"nvidia/{model.split('/')[-1]}-NVFP4"
+    if bits == 4 and published in known_models():
+        return published, ""
+    try:
+        own = float(ModelConfig.from_hf(model).quantization.weight_bits)
+    except MfuroofError:
+        return model, ""
+    return model, "" if own <= bits else {8: "fp8", 4: "nvfp4"}[bits]

@@ -1,0 +1,96 @@
+"""Measured tables as columns: from a file, an Arrow table or a mapping."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfuroof._types import F64
+from mfuroof.errors import InputError, Problem, TableFormatError
+
+__all__ = ["Columns"]
+
+
+class Columns:
+    """Columns of one table by name; texts are str with an empty one for nothing, numbers float64 with NaN."""
+
+    def __init__(self, source: Any) -> None:
+        """Read ``source``: the path of a CSV or Parquet file, an Arrow table, or a mapping of arrays.
+
+        Raises
+        ------
+        TableFormatError
+            The file cannot be read as a table.
+        InputError
+            It is none of these, or its columns differ in length.
+        """
+        self.table = _table(source)
+        self.length: int = self.table.num_rows
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.table.column_names
+
+    def __len__(self) -> int:
+        return self.length
+
+    def need(self, *names: str) -> None:
+        """Raise `InputError` naming those of ``names`` that are missing."""
+        missing = [name for name in names if name not in self]
+        if missing:
+            there = ", ".join(self.table.column_names)
+            raise InputError([Problem(f"column {name}", "nothing", f"a column among {there}") for name in missing])
+
+    def text(self, name: str, default: str = "") -> NDArray[Any]:
+        """Return a column as str objects; ``default`` where it or a value is missing."""
+        if name not in self:
+            return np.array([default] * self.length, dtype=object)
+        values = self.table.column(name).to_pylist()
+        return np.array([default if v is None or v != v else str(v) for v in values], dtype=object)
+
+    def number(self, name: str, default: float = float("nan")) -> F64:
+        """Return a column as float64; ``default`` where it or a value is missing.
+
+        Raises
+        ------
+        InputError
+            A value that is no number.
+        """
+        if name not in self:
+            return np.full(self.length, default)
+        values = self.table.column(name).to_pylist()
+        try:
+            column = np.array([np.nan if v is None or v == "" else float(v) for v in values])
+        except (TypeError, ValueError) as error:
+            raise InputError(Problem(f"column {name}", str(error), "numbers")) from error
+        return np.where(np.isnan(column), default, column)
+
+
+def _table(source: Any) -> Any:
+    import pyarrow as pa
+
+    if isinstance(source, pa.Table):
+        return source
+    if isinstance(source, pa.RecordBatch):
+        return pa.Table.from_batches([source])
+    if isinstance(source, Mapping):
+        try:
+            return pa.table({str(k): pa.array(np.asarray(v).ravel().tolist()) for k, v in source.items()})
+        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError) as error:
+            raise InputError(Problem("table", str(error), "columns of one length")) from error
+    if not isinstance(source, str | Path):
+        raise InputError(Problem("table", type(source).__name__, "a path, an Arrow table or a mapping of columns"))
+    path = Path(source)
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return pq.read_table(path)
+        import pyarrow.csv as pc
+
+        return pc.read_csv(path)
+    except (OSError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise TableFormatError(Problem(str(path), str(error), "a CSV or Parquet table")) from error
