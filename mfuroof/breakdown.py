@@ -13,6 +13,7 @@ from mfuroof._types import F64, U8
 from mfuroof.batch import StepBatch
 from mfuroof.core.sources import Source
 from mfuroof.costs.base import RESOURCES, BoundCost
+from mfuroof.costs.uncertainty import relative_half_width
 from mfuroof.errors import MfuroofError
 from mfuroof.units import MS
 
@@ -101,6 +102,11 @@ class StepResult:
     def distance_octaves(self) -> F64:
         """Largest distance to data among the lookups of each step (n,). [octaves]"""
         return self._lookups[1]
+
+    @cached_property
+    def relative_half_width(self) -> F64:
+        """Half-width of an 80 % interval around each step time, relative to it (n,); for measured kernels. [fraction]"""
+        return relative_half_width(self.source, self.distance_octaves)
 
     @cached_property
     def op_flops(self) -> Mapping[str, F64]:

@@ -54,9 +54,8 @@ def build(stamp: str) -> Callable[..., Any]:
             ends = filling >= 0 and filled + chunk == prompts[filling]
             # all decoding requests alike: their mean context keeps the sum of KV tokens
             context = kv_sum / active if active > 0 else 0.0
-            clock += step_time(
-                segments, cells, layout, float(active), context, float(chunk > 0), float(chunk), float(filled), float(ends)
-            )
+            prompt, emits = (1.0 if chunk > 0 else 0.0), (1.0 if ends else 0.0)
+            clock += step_time(segments, cells, layout, active, context, prompt, float(chunk), float(filled), emits)
             steps += 1
             tokens += active
             kv_sum += active
@@ -98,7 +97,7 @@ def main(requests: int = 20_000, rate: float = 6.0, max_batch: int = 64, repeats
     arrivals = np.cumsum(rng.exponential(1.0 / rate, requests))
     prompts, outputs = rng.integers(32, 2048, requests), rng.integers(16, 512, requests)
     ttft, finished = np.zeros(requests), np.zeros(requests)
-    arguments = (evaluator.bound.total, arrivals, prompts, outputs, max_batch, 440_000, ttft, finished)  # type: ignore[attr-defined]
+    arguments = (evaluator.bound.total, arrivals, prompts, outputs, max_batch, 440_000, ttft, finished)
     simulate(*arguments)  # compiles, or loads from the cache
     best = np.inf
     for _ in range(repeats):

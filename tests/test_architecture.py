@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1] / "mfuroof"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "units", "_types", "_version"),
     ("core",),
-    ("_boundary", "_param_checks", "_files"),
+    ("_boundary", "_files"),
     ("precision",),
     ("hardware", "models", "parallel", "params", "engines", "batch", "tables.schema", "tables.compiled"),
     ("lookup",),

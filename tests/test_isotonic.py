@@ -110,6 +110,14 @@ def test_rising_grid_is_kept_verbatim(values):
     assert rounds == 1
 
 
+@given(grids)
+def test_a_running_maximum_ends_it(values):
+    """However few rounds there are: none leaves the maximum of everything smaller."""
+    _, found = fit_grid(values, 0)
+    expected = np.maximum.accumulate(np.maximum.accumulate(np.array(values), axis=0), axis=1)
+    npt.assert_array_equal(found, expected)
+
+
 def test_grid_by_hand():
     _, found = fit_grid([[1.0, 2.0], [3.0, 2.0]])  # the second row falls, its mean fits the columns
     npt.assert_array_equal(found, [[1.0, 2.0], [2.5, 2.5]])

@@ -217,6 +217,20 @@ def test_bad_checkpoints(bad):
         detect(bad)
 
 
+def test_precision_is_read_where_the_architecture_cannot_be(tmp_path):
+    strange = {"hidden_size": "wide", "text_config": {"quantization_config": {"quant_method": "awq", "bits": 4}}}
+    assert detect(strange).method == "awq" and detect(strange).is_moe is None
+    (tmp_path / "config.json").write_text(json.dumps(strange))
+    assert detect(tmp_path).method == "awq" and detect(str(tmp_path / "config.json")).name == tmp_path.name
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": "wide"}))
+    assert not detect(tmp_path).quantised
+    (tmp_path / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    assert detect(tmp_path).method == "modelopt"
+    (tmp_path / "config.json").write_text("no JSON")
+    with pytest.raises(InputError):
+        detect(tmp_path)
+
+
 def test_detection(tmp_path):
     config = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
     assert detect(config).compute_class == "fp8" and detect({}).method == "none" and not detect(None).quantised

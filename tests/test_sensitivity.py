@@ -166,6 +166,18 @@ def test_other_times_than_steps():
     npt.assert_allclose(share["hbm"], s.elasticity["hbm"], atol=1e-9)
 
 
+def test_latencies_of_serving():
+    from mfuroof.serving import estimate
+
+    e = evaluator("dense")
+    for name in ("ttft_s", "tpot_s"):
+        shares = elasticities(e, lambda x, name=name: getattr(estimate(x, 1000, 100, concurrency=[1, 8]), name))
+        assert shares["hbm"].shape == (2,)
+        assert all((-1e-6 <= v).all() and (v <= 1).all() for v in shares.values())
+        assert (shares["hbm"] + shares["peak_bf16"] > 0.5).all()
+    assert shares["hbm"][0] > 0.8  # tokens of a lone request wait for the weights
+
+
 def test_forms():
     s = sensitivity(evaluator("dense"), BATCH)
     assert next(iter(s.total())) in ("hbm", "peak_bf16") and "fixed" in repr(s)

@@ -432,6 +432,13 @@ def test_result_reads_like_a_record():
         result.nonsense
 
 
+def test_attention_is_charged_to_what_binds_it():
+    decode, prefill = StepBatch.uniform(decode_batch=64, decode_context=99_999), StepBatch.uniform(0, 0, 1, 16_384)
+    decoding, prompt = evaluator().evaluate(decode), evaluator().evaluate(prefill)
+    assert decoding.memory_s[0] > decoding.attention_decode_s[0] > 0.5 * decoding.step_time_s[0]
+    assert prompt.compute_s[0] > prompt.attention_prefill_s[0] + prompt.gate_up_gemm_s[0]
+
+
 def test_result_to_arrow_and_pandas():
     result = evaluator().evaluate(many(30))
     table = result.to_arrow()

@@ -44,8 +44,9 @@ def dynamo_arrays(
     Notes
     -----
     The format knows new tokens but no cached prefix, and a decode step by the sum and the mean of its KV lengths.
-    Dynamo interpolates linearly and goes on along the last segment outside, so the axes begin at 0 with the value of
-    the first shape, and no value falls along an axis: nothing it extrapolates is negative or falls. Cells with fewer
+    Dynamo interpolates linearly and goes on along the last segment outside. So the axes of tokens begin at 0 with the
+    value of the first shape and nothing falls along them, and the axis of contexts ends in a flat segment (longer
+    contexts at one sum are fewer requests, which are faster): nothing it extrapolates is negative. Cells with fewer
     KV tokens than one request has (sum < mean) hold one request of that context; its blend reads them.
     """
     positive_ints(max_prefill_tokens=max_prefill_tokens, max_context=max_context, max_kv_tokens=max_kv_tokens)
@@ -58,13 +59,13 @@ def dynamo_arrays(
     share = requests - low
     decode = (1.0 - share) * times(evaluator, decode_batch=low, decode_context=context - 1)
     decode += share * times(evaluator, decode_batch=np.ceil(requests), decode_context=context - 1)
-    decode = np.maximum.accumulate(np.maximum.accumulate(decode, axis=0), axis=1)
+    decode = np.maximum.accumulate(decode, axis=0)
     return {
         "prefill_isl": np.append(0.0, new),
         "prefill_ttft_ms": np.append(prefill[0], prefill) / MS,
         "decode_active_kv_tokens": np.append(0.0, total),
-        "decode_context_length": context.astype(np.float64),
-        "decode_itl": np.vstack([decode[:1], decode]) / MS,
+        "decode_context_length": np.append(context, 2.0 * context[-1]),
+        "decode_itl": np.pad(decode, ((1, 0), (0, 1)), mode="edge") / MS,
     }
 
 

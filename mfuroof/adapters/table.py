@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def read_table(path: str | Path) -> dict[str, F64]:
             if FORMAT.encode() not in archive["meta.json"]:
                 raise ValueError(f"not {FORMAT}")
             return {name: archive[name] for name in archive.files if name != "meta.json"}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(Problem(str(path), f"{type(error).__name__}: {error}", "a file of export_table")) from error
 
 

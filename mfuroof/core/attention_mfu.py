@@ -22,25 +22,6 @@ AFFINE_RATE, SQRT = 0.0, 1.0
 
 
 @jit
-def grid_seconds(rows: F64, cols: F64, seconds: F64, batch: float, kv: float) -> float:
-    """Return the time of ``batch`` like requests of ``kv`` tokens; the first column stands at 0."""
-    last_r, last_c = rows.size - 1, cols.size - 1
-    y, x = min(max(batch, rows[0]), rows[last_r]), min(kv, cols[last_c])
-    r = 0
-    while r < last_r - 1 and y >= rows[r + 1]:
-        r += 1
-    c = 0
-    while c < last_c - 1 and x >= cols[c + 1]:
-        c += 1
-    t = (x - cols[c]) / (cols[c + 1] - cols[c])
-    value = seconds[r, c] + t * (seconds[r, c + 1] - seconds[r, c])
-    if last_r > 0:
-        upper = seconds[r + 1, c] + t * (seconds[r + 1, c + 1] - seconds[r + 1, c])
-        value += (y - rows[r]) / (rows[r + 1] - rows[r]) * (upper - value)
-    return value * max(batch / rows[last_r], 1.0) * max(kv / cols[last_c], 1.0)
-
-
-@jit
 def decode_uniform(
     constants: F64,
     rows: F64,
@@ -52,13 +33,24 @@ def decode_uniform(
     decode_context: I64,
     out: F64,
 ) -> None:
-    """out[i] = MFU of decode attention in step i; 1 where there is none."""
+    """out[i] = MFU of decode attention in step i, 1 where there is none; the first of ``cols`` is 0."""
     own, s0, s1 = constants[OWN], int(decode_batch.size > 1), int(decode_context.size > 1)
+    last_r, last_c = rows.size - 1, cols.size - 1
+    up = min(last_r, 1)  # 0 where the table has a single batch
     for i in range(out.size):
         batch, kv = float(decode_batch[i * s0]), min(float(decode_context[i * s1]), cap) + own
-        out[i] = 1.0
-        if batch > 0.0 and kv > 0.0:
-            out[i] = at_one_s * batch * kv / grid_seconds(rows, cols, seconds, batch, kv)
+        y, x = min(max(batch, rows[0]), rows[last_r]), min(kv, cols[last_c])
+        r, c = 0, 0  # counting is free of branches, which a search would mispredict
+        for j in range(1, last_r):
+            r += int(y >= rows[j])
+        for j in range(1, last_c):
+            c += int(x >= cols[j])
+        t = (x - cols[c]) / (cols[c + 1] - cols[c])
+        u = (y - rows[r]) / (rows[r + up] - rows[r]) if up > 0 else 0.0
+        lower = seconds[r, c] + t * (seconds[r, c + 1] - seconds[r, c])
+        upper = seconds[r + up, c] + t * (seconds[r + up, c + 1] - seconds[r + up, c])
+        value = (lower + u * (upper - lower)) * max(batch / rows[last_r], 1.0) * max(kv / cols[last_c], 1.0)
+        out[i] = at_one_s * batch * kv / value if batch > 0.0 and kv > 0.0 else 1.0
 
 
 @jit
@@ -85,8 +77,8 @@ def decode_ragged(
             batch += float(counts[k * stride])
         y = min(max(batch, rows[0]), rows[last_r])
         r = 0
-        while r < last_r - 1 and y >= rows[r + 1]:
-            r += 1
+        for j in range(1, last_r):
+            r += int(y >= rows[j])
         u = (y - rows[r]) / (rows[r + 1] - rows[r]) if last_r > 0 else 0.0
         for j in range(cols.size):
             blended[j] = seconds[r, j]
@@ -97,26 +89,11 @@ def decode_ragged(
             kv = min(float(contexts[k]), cap) + own
             x = min(kv, cols[last_c])
             c = 0
-            while c < last_c - 1 and x >= cols[c + 1]:
-                c += 1
+            for j in range(1, last_c):
+                c += int(x >= cols[j])
             t = (x - cols[c]) / (cols[c + 1] - cols[c])
             value = (blended[c] + t * (blended[c + 1] - blended[c])) * beyond * max(kv / cols[last_c], 1.0)
             out[k - first] = at_one_s * batch * kv / value if batch > 0.0 and kv > 0.0 else 1.0
-
-
-@jit
-def curve_seconds(lengths: F64, values: F64, launch: float, blend: float, length: float) -> float:
-    """Return the time of one whole prompt; ``values`` are R or the root of T at ``lengths``, the first at 0."""
-    last = lengths.size - 1
-    x = min(length, lengths[last])
-    j = 0
-    while j < last - 1 and x >= lengths[j + 1]:
-        j += 1
-    v = values[j] + (x - lengths[j]) / (lengths[j + 1] - lengths[j]) * (values[j + 1] - values[j])
-    beyond = max(length / lengths[last], 1.0)
-    if blend == SQRT:
-        return (v * beyond) ** 2
-    return launch + length * v * beyond
 
 
 @jit
@@ -133,14 +110,23 @@ def prefill_curve(
     new_tokens: I64,
     out: F64,
 ) -> None:
-    """out[i] = MFU of prefill attention of request i, launch included; columns of one value are constant."""
+    """out[i] = MFU of prefill attention of request i, launch included; columns of one value are constant.
+
+    ``values`` are R, or the root of T, at ``lengths``, the first of which is 0.
+    """
     c, s0, s1 = unpack(constants), int(contexts.size > 1), int(new_tokens.size > 1)
+    last = lengths.size - 1
     for i in range(out.size):
         context, new = float(contexts[i * s0]), float(new_tokens[i * s1])
         out[i] = 1.0
         if new > 0.0:
             length = context + new
-            whole = curve_seconds(lengths, values, launch, blend, length)
+            x, k = min(length, lengths[last]), 0
+            for j in range(1, last):
+                k += int(x >= lengths[j])
+            v = values[k] + (x - lengths[k]) / (lengths[k + 1] - lengths[k]) * (values[k + 1] - values[k])
+            v *= max(length / lengths[last], 1.0)
+            whole = v * v if blend == SQRT else launch + length * v
             start = launch if launch_kept else 0.0
             share = new * (context + length) / (length * length)
             reach = min(length, cap + 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -9,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mfuroof.errors import InputError, MfuroofWarning, Problem, UnknownNameError
+from mfuroof.errors import ConfigError, InputError, MfuroofWarning, Problem, UnknownNameError
 from mfuroof.models import ModelConfig
+from mfuroof.models.hf import SIDECAR_FILES
 
 __all__ = ["Checkpoint", "detect"]
 
@@ -110,7 +112,7 @@ def detect(checkpoint: Any, *, sidecar: Any = None) -> Checkpoint:
     if isinstance(checkpoint, os.PathLike) or (isinstance(checkpoint, str) and os.path.exists(checkpoint)):
         if Path(checkpoint).suffix.lower() == ".gguf":
             return Checkpoint(Path(checkpoint).name, "gguf", source="name")
-        return _of_source(checkpoint, sidecar)
+        return _of_path(Path(checkpoint), sidecar)
     if not isinstance(checkpoint, str) or not checkpoint.strip():
         raise InputError(Problem("checkpoint", repr(checkpoint), "a model, a config, a path or a name"))
     try:
@@ -131,6 +133,23 @@ def _of_source(source: Any, sidecar: Any, name: str | None = None) -> Checkpoint
     return _of_model(model, model.name, tuple(str(w.message) for w in caught))
 
 
+def _of_path(path: Path, sidecar: Any) -> Checkpoint:
+    try:
+        return _of_source(path, sidecar)
+    except ConfigError:
+        file = path / "config.json" if path.is_dir() else path
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            config = None
+        if not isinstance(config, Mapping):
+            raise
+    folder = file.resolve().parent
+    beside = next((p for name in SIDECAR_FILES if (p := folder / name).is_file() and p != file), None)
+    found = _of_config(config, beside if sidecar is None else sidecar)
+    return replace(found, name=found.name or folder.name)
+
+
 def _of_model(model: ModelConfig, name: str, odd: tuple[str, ...]) -> Checkpoint:
     q = model.quantization
     method = "none" if q.source == "override" and q.method in ("bf16", "fp16", "fp32") else q.method
@@ -142,7 +161,10 @@ def _of_config(config: Mapping[str, Any], sidecar: Any) -> Checkpoint:
     if any(key in config for key in _BLOCK_MARKS) and not any(key in config for key in _BLOCKS):
         config = {"quantization_config": dict(config)}
     whole = any(isinstance(_nest(config, n).get("hidden_size"), int) for n in _NESTS)
-    found = _of_source(config if whole else {**_ANY_SHAPE, **config}, sidecar)
+    try:
+        found = _of_source(config if whole else {**_ANY_SHAPE, **config}, sidecar)
+    except ConfigError:  # the architecture cannot be read, which says nothing about the precision
+        found = replace(_of_source({**_ANY_SHAPE, **_precision_of(config)}, sidecar), is_moe=None)
     if found.quantised:
         return found
     for nest in _NESTS:
@@ -154,6 +176,17 @@ def _of_config(config: Mapping[str, Any], sidecar: Any) -> Checkpoint:
                     found.name, str(method), "bf16", found.dtype, found.kv_dtype, "config", found.is_moe, found.warnings
                 )
     return found
+
+
+def _precision_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config says about precision, at its own place."""
+    keys = (*_BLOCKS, "dtype", "torch_dtype", "expert_dtype")
+    out = {key: config[key] for key in (*keys, "_name_or_path") if key in config}
+    for nest in _NESTS[1:]:
+        inner = {key: value for key, value in _nest(config, nest).items() if key in keys}
+        if inner:
+            out[nest] = inner
+    return out
 
 
 def _nest(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

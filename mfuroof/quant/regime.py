@@ -14,7 +14,7 @@ from mfuroof.costs.base import RESOURCES
 from mfuroof.models import ModelConfig
 from mfuroof.step import StepEvaluator
 
-__all__ = ["Regimes", "gemm_intensity", "gemm_ridge_tokens", "regimes"]
+__all__ = ["Regimes", "gemm_intensity", "gemm_ridge_tokens", "op_dtype", "regimes"]
 
 _KINDS = (
     ("shared_", ("shared_experts",)),
@@ -44,7 +44,8 @@ class Regimes:
     share
         Share of each resource in the step's time, by name, each (n,). [fraction]
     op
-        Regime of each operation, by name, each (n,); an empty text where it has no work.
+        Regime of each operation, by name, each (n,); an empty text where it has no work. The roofline costs count
+        traffic by what is read, not by operation: there only communication and overhead are told apart.
     arithmetic_intensity
         FLOP per byte of each operation, and of the whole step under ``"step"``, each (n,); NaN without traffic.
     ridge_point
@@ -113,10 +114,10 @@ def regimes(evaluator: StepEvaluator, batch: StepBatch) -> Regimes:
     ridge: dict[str, float] = {}
     none = np.zeros(n)
     beside = [name for name in ("comm", "overhead") if name in result.op_time_s and name not in flops]
-    for name in (*flops, *beside):
+    for name in (*(name for name in flops if name in moved), *beside):
         work, traffic = np.asarray(flops.get(name, none)), np.asarray(moved.get(name, none))
         time = np.asarray(result.op_time_s.get(name, none))
-        ridge[name] = device.ridge_point(_dtype(evaluator.model, name))
+        ridge[name] = device.ridge_point(op_dtype(evaluator.model, name))
         intensity[name] = np.divide(work, traffic, out=np.full(n, np.nan), where=traffic > 0)
         idle = "comm" if any(word in name for word in _COMM) else "overhead"
         bound = np.where(intensity[name] >= ridge[name], "compute", "memory")
@@ -124,31 +125,45 @@ def regimes(evaluator: StepEvaluator, batch: StepBatch) -> Regimes:
         op[name] = np.where((time > 0) | (work > 0) | (traffic > 0), bound, "")
     total, bytes_ = (np.sum([np.asarray(v) for v in part.values()], axis=0) for part in (flops, moved))
     intensity["step"] = np.divide(total, bytes_, out=np.full(n, np.nan), where=np.asarray(bytes_) > 0)
-    ridge["step"] = device.ridge_point(_dtype(evaluator.model, "gemm"))
+    ridge["step"] = device.ridge_point(op_dtype(evaluator.model, "gemm"))
     times = result.resource_time_s
     whole = np.sum(list(times.values()), axis=0)
     share = {r: np.divide(times[r], whole, out=np.zeros(n), where=whole > 0) for r in RESOURCES}
     return Regimes(np.array(result.bound_names), share, op, intensity, ridge)
 
 
-def gemm_intensity(m: ArrayLike, n: float, k: float, bytes_per_weight: float = 2.0, bytes_per_activation: float = 2.0) -> F64:
+def gemm_intensity(
+    m: ArrayLike,
+    n: float,
+    k: float,
+    bytes_per_weight: float = 2.0,
+    bytes_per_input: float = 2.0,
+    bytes_per_output: float = 2.0,
+) -> F64:
     """Return FLOP per byte of Y[m, n] = X[m, k] W[k, n], each operand moved once. [FLOP/byte]"""
     tokens = np.asarray(m, np.float64)
-    return 2.0 * tokens * n * k / (bytes_per_weight * n * k + bytes_per_activation * tokens * (n + k))
+    moved = bytes_per_weight * n * k + tokens * (bytes_per_input * k + bytes_per_output * n)
+    return 2.0 * tokens * n * k / moved
 
 
 def gemm_ridge_tokens(
-    ridge_point: float, n: float, k: float, bytes_per_weight: float = 2.0, bytes_per_activation: float = 2.0
+    ridge_point: float,
+    n: float,
+    k: float,
+    bytes_per_weight: float = 2.0,
+    bytes_per_input: float = 2.0,
+    bytes_per_output: float = 2.0,
 ) -> float:
     """Return the tokens from which such a product is bound by compute; infinite where it never is.
 
-    Solves ``gemm_intensity(m) = ridge_point``: ``m = r w n k / (2 n k - r a (n + k))``. [tokens]
+    Solves ``gemm_intensity(m) = ridge_point``: ``m = r w n k / (2 n k - r (a k + b n))``. [tokens]
     """
-    room = 2.0 * n * k - ridge_point * bytes_per_activation * (n + k)
+    room = 2.0 * n * k - ridge_point * (bytes_per_input * k + bytes_per_output * n)
     return ridge_point * bytes_per_weight * n * k / room if room > 0 else float("inf")
 
 
-def _dtype(model: ModelConfig, op: str) -> str:
+def op_dtype(model: ModelConfig, op: str) -> str:
+    """Return the format whose rate an operation of that name computes at."""
     present = model.params_by_component()
     for word, kinds in _KINDS:
         if word in op:

@@ -76,6 +76,9 @@ _ALIKE = {
 }  # fmt: skip
 
 
+_KEPT = ("embedding", "lm_head", "router", "norm")
+
+
 def quantise_risk(dtype: str) -> Range:
     """Return the range of accuracy lost to a weight format.
 
@@ -212,8 +215,7 @@ def compress(
     risk = quantise_risk(dtype)
     narrow = whole.with_precision(weight_dtype=dtype)
     wide = whole.weight_bytes if base == "16-bit" else 4.0 * whole.total_params
-    kept = sum(n for kind, n in whole.params_by_component().items() if kind in ("embedding", "lm_head", "router", "norm"))
-    linear = float(whole.total_params - kept)
+    linear = float(sum(_linear(whole).values()))
     size = narrow.weight_bytes
     if sparsity > 0 and linear > 0:
         plain = format_of(narrow.module_dtype(_largest_kind(whole))).bytes_per_weight * linear
@@ -227,8 +229,13 @@ def compress(
     return Compression(size, wide, wide / size, 1.0 - size / wide, both, limit if sparsity > 0 else 1.0)
 
 
+def _linear(model: ModelConfig) -> dict[str, int]:
+    """Return the parameters of the kinds that are quantised and pruned."""
+    return {kind: n for kind, n in model.params_by_component().items() if kind not in _KEPT}
+
+
 def _largest_kind(model: ModelConfig) -> str:
-    linear = {k: n for k, n in model.params_by_component().items() if k not in ("embedding", "lm_head", "router", "norm")}
+    linear = _linear(model)
     return max(linear, key=linear.__getitem__)
 
 

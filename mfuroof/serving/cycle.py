@@ -86,9 +86,11 @@ def cycle(load: Load, others: F64, policy: Scheduler, steps: Steps, *, overhead_
     present = np.minimum(others, 1.0)
     if closed:
         passing = mean
-        if policy.mixes:
+        if policy.mixes:  # what is met while waiting is not met again while decoding
             aligned = np.where(load.variation > 0, 0.0, np.minimum(others / policy.lag_steps, 1.0))
-            passing = mean + aligned * np.maximum(between(at.last, 0) - mean, 0.0)
+            with_prompt = np.where(cut.full > 0, between(at.filled, 0), between(at.last, 0))
+            more = np.minimum(aligned * np.maximum(with_prompt - mean, 0.0), (tpot - own) * decode_steps / lag)
+            passing, tpot = mean + more, tpot - lag * more / np.maximum(decode_steps, 1e-300)
         wait = np.maximum(present * lag * passing, overhead_s + present * (lag - 0.5) * passing)
     else:
         wait = overhead_s + present * (lag - 1.0 + 0.5 * met) * mean

@@ -222,9 +222,10 @@ class _Pools:
 
         def held(batch: F64) -> F64:
             rate = self.rate(batch)
-            before = self.wait_s(rate) + self.prefill_s + self.overhead_s + transfer
+            before = others * self.wait_s(rate) + self.prefill_s + self.overhead_s + transfer
             return rate * before + self.num_decode * self.lanes * batch
 
+        others = (clients - 1.0) / clients  # a client never queues behind itself
         low, high = np.zeros_like(clients), self.places
         crowded = held(high) < clients
         for _ in range(_HALVINGS):
@@ -233,7 +234,7 @@ class _Pools:
             low, high = np.where(over, low, middle), np.where(over, middle, high)
         batch = np.where(crowded, self.places, low)
         rate = self.rate(batch)
-        wait = self.wait_s(rate)
+        wait = others * self.wait_s(rate)
         parts = wait + self.prefill_s + self.overhead_s + transfer
         decode_wait = np.where(crowded, clients / rate - parts - self.gaps * self.step_s(batch), 0.0)
         return self._result(batch, rate, wait, transfer, np.maximum(decode_wait, 0.0))

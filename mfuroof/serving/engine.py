@@ -43,20 +43,24 @@ class Engine:
         think_s: float,
     ) -> None:
         n = input_len.size
-        self.evaluator, self.policy, self.kv_tokens = evaluator, scheduler, kv_tokens
-        self.input_len, self.output_len, self.cached = input_len, output_len, cached
+        self.evaluator, self.policy = evaluator, scheduler
+        self.input_len, self.output_len = input_len, output_len
         self.arrival, self.first, self.end = arrival.copy(), np.full(n, np.nan), np.full(n, np.nan)
         self.steps = self.preemptions = 0
         self._think_s = think_s
-        self._held = np.zeros(n, np.int64)  # tokens in the cache
+        self._shared = np.minimum(cached, input_len - 1)  # tokens of the prefix cache, which holds them once for all
+        self._whole = input_len + output_len - self._shared  # tokens of its own that a request may come to
+        self.kv_tokens = kv_tokens - int(self._shared.max(initial=0))
+        self._held = self._shared.copy()  # tokens in the cache
         self._goal = input_len.copy()  # tokens to compute before the next token comes out
         self._left = output_len.copy()  # tokens still to come out
-        self._used = self._promised = 0
+        self._used = self._promised = self._written = 0
+        self._evicted: dict[int, tuple[int, int]] = {}  # tokens held when thrown out, and tokens written by then
         self._waiting: deque[int] = deque()
         self._filling: list[int] = []
         self._decoding: list[int] = []
         self._coming: list[tuple[float, int]] = []
-        self._backlog = deque(np.flatnonzero(input_len + output_len <= kv_tokens).tolist())
+        self._backlog = deque(np.flatnonzero(self._whole <= self.kv_tokens).tolist())
         self._clock, self._starts = 0.0, deque([0.0], maxlen=scheduler.lag_steps)
         for _ in range(clients or len(self._backlog)):
             self._submit(0.0, scheduled=not clients)
@@ -89,6 +93,10 @@ class Engine:
         self._starts.extend(ends[-self._starts.maxlen :] if self._starts.maxlen else ends)
         self._clock = float(ends[-1])
 
+    def _release(self, r: int) -> None:
+        self._used -= int(self._held[r] - self._shared[r])
+        self._promised -= int(self._whole[r])
+
     def _make_room(self) -> None:
         """Throw out the youngest requests until every decoding one can store its next token."""
         while (
@@ -98,11 +106,17 @@ class Engine:
         ):
             r = (self._filling or self._decoding).pop()
             self.preemptions += 1
-            self._used -= self._held[r]
-            self._promised -= self.input_len[r] + self.output_len[r]
+            self._release(r)
             self._goal[r] = self.input_len[r] + self.output_len[r] - self._left[r]
-            self._held[r] = 0
+            self._evicted[r] = int(self._held[r]), self._written
             self._waiting.appendleft(r)
+
+    def _kept(self, r: int) -> int:
+        """Return the tokens of a waiting request that the cache holds: others have written over the rest since."""
+        if r not in self._evicted or not self.policy.keeps_evicted:
+            return int(self._shared[r])
+        held, written = self._evicted[r]
+        return int(min(max(held - (self._written - written), self._shared[r]), self._goal[r] - 1))
 
     def _plan(self) -> list[tuple[int, int, int]]:
         """Return (request, tokens held, new tokens) of each prompt in the next step; prompts are admitted here."""
@@ -116,25 +130,24 @@ class Engine:
                 budget, room = budget - new, room - new
         while self._waiting and budget > 0 and len(self._filling) + len(self._decoding) < policy.max_num_seqs:
             r = self._waiting[0]
-            held = int(min(self.cached[r], self._goal[r] - 1))
-            new = int(self._goal[r] - held)
+            held = self._kept(r)
+            own, new = held - int(self._shared[r]), int(self._goal[r] - held)
             if new > budget:
                 if not policy.chunks and plan:
                     break
                 new = budget if policy.chunks else new
-            whole = int(self.input_len[r] + self.output_len[r])
             if policy.reserves_output:
-                if self._promised + whole > self.kv_tokens:
+                if self._promised + self._whole[r] > self.kv_tokens:
                     break
-            elif held + new > room:
+            elif own + new > room:
                 break
             self._waiting.popleft()
             self._filling.append(r)
-            self._promised += whole
+            self._promised += int(self._whole[r])
             self._held[r] = held
-            self._used += held
+            self._used += own
             plan.append((r, held, new))
-            budget, room = budget - new, room - held - new
+            budget, room = budget - new, room - own - new
         return plan
 
     def _prefill_step(self, plan: list[tuple[int, int, int]]) -> None:
@@ -153,7 +166,7 @@ class Engine:
         self._advance(self.evaluator.step_time(batch) + self.policy.launch_s(tokens, new.size, layers))
         self._decoded(decoding, 1)
         self._held[requests] += new
-        self._used += int(new.sum())
+        self._write(int(new.sum()))
         for r in requests[done].tolist():
             self._filling.remove(r)
             if np.isnan(self.first[r]):
@@ -185,12 +198,15 @@ class Engine:
     def _decoded(self, requests: list[int], steps: int) -> None:
         self._held[requests] += steps
         self._left[requests] -= steps
-        self._used += steps * len(requests)
+        self._write(steps * len(requests))
+
+    def _write(self, tokens: int) -> None:
+        self._used += tokens
+        self._written += tokens
 
     def _retire(self) -> None:
         for r in [r for r in self._decoding if self._left[r] == 0]:
             self._decoding.remove(r)
             self.end[r] = self._clock
-            self._used -= int(self._held[r])
-            self._promised -= int(self.input_len[r] + self.output_len[r])
+            self._release(r)
             self._submit(self._clock + self._think_s)

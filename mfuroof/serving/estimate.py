@@ -58,7 +58,8 @@ def estimate(
     arrival_rate
         In its place: rate of random (Poisson) arrivals, an open loop. [requests/s]
     cached_prefix_len
-        Tokens of each prompt that a prefix cache holds; at least one token is always computed. [tokens]
+        Tokens of each prompt that a prefix cache holds, once for all requests; at least one token of a prompt is
+        always computed. [tokens]
     length_distribution
         How lengths vary: ``"fixed"``, ``"uniform"`` (between 0.8 and 1 times those given), a `Lengths`, or an array of
         samples relative to those given. None: those given are means, and the scheduler says whether requests keep
@@ -150,7 +151,7 @@ class Places(NamedTuple):
     most: F64
     """Requests in flight at most. [requests]"""
     tokens: F64
-    """Mean cache tokens of a request in flight."""
+    """Mean cache tokens of a request in flight, without a shared prefix."""
     limit: U8
     """Which `Limit` says so."""
 
@@ -178,12 +179,12 @@ def _load(inputs: Inputs, spread: Lengths) -> Load:
 
 
 def _places(inputs: Inputs, load: Load, policy: Scheduler, cache: float) -> Places:
-    prompt = load.prefix + load.new_tokens
-    whole = prompt + load.output_len
-    mean = prompt + 0.5 * load.output_len * (1.0 + load.variation**2)
-    by_cache = np.floor(cache / (whole if policy.reserves_output else mean))
+    """Return how many requests an engine holds at a time; the cache holds a shared prefix once for all of them."""
+    whole = load.new_tokens + load.output_len
+    mean = load.new_tokens + 0.5 * load.output_len * (1.0 + load.variation**2)
+    by_cache = np.floor((cache - load.prefix) / (whole if policy.reserves_output else mean))
     limit = np.where(by_cache < inputs.max_num_seqs, Limit.KV_CACHE, Limit.MAX_NUM_SEQS).astype(np.uint8)
-    limit[whole > cache] = Limit.DOES_NOT_FIT
+    limit[load.prefix + whole > cache] = Limit.DOES_NOT_FIT
     return Places(np.maximum(np.minimum(by_cache, inputs.max_num_seqs), 1.0), mean, limit)
 
 
@@ -261,6 +262,7 @@ def _result(
     limit = np.where(places.limit == Limit.DOES_NOT_FIT, places.limit, limit).astype(np.uint8)
     running = np.minimum(flow.running * lanes, in_system)
     prompt = load.prefix + load.new_tokens
+    held = running * places.tokens + lanes * load.prefix
     columns = {
         "input_len": prompt,
         "output_len": load.output_len,
@@ -278,8 +280,8 @@ def _result(
         "decode_context": load.context,
         "decode_step_s": flow.state.decode_step_s,
         "mixed_step_s": flow.state.mixed_step_s,
-        "kv_tokens": running * places.tokens,
-        "kv_utilization": running * places.tokens / max(cache, 1.0),
+        "kv_tokens": held,
+        "kv_utilization": held / max(cache, 1.0),
     }
     given = ("input_len", "output_len", "decode_context")
     missing = limit == Limit.DOES_NOT_FIT

@@ -47,7 +47,8 @@ def replay(
     think_s
         Pause of a client between the end of a request and the next one. [s]
     cached_prefix_len : shape (n,) or scalar
-        Tokens of each prompt that a prefix cache holds; at least one token is always computed. [tokens]
+        Tokens of each prompt that a prefix cache holds, once for all requests; at least one token of a prompt is
+        always computed. [tokens]
     scheduler
         How steps are composed; None for that of the evaluator's engine.
     kv_capacity_tokens

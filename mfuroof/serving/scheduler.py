@@ -28,6 +28,9 @@ class Scheduler:
     reserves_output
         A request is admitted only if the KV cache has room for all it may become; otherwise for its prompt, and the
         youngest request is thrown out and computed again when the cache runs full.
+    keeps_evicted
+        A request that was thrown out finds again what has not been written over since, because the prefix cache keeps
+        free blocks; otherwise it is computed from the start.
     max_batch_tokens
         Token budget of a step. [tokens]
     max_num_seqs
@@ -41,7 +44,8 @@ class Scheduler:
     graph_tokens
         Largest step with prompts that runs from captured graphs. [tokens]
     layer_launch_s
-        What a larger one takes per layer beyond its kernels, which are launched one by one. [s]
+        What a step of twice that size or more takes per layer beyond its kernels, which are launched one by one; less
+        in proportion in between, since steps vary in size. [s]
     request_overhead_s
         Time of a request outside the steps: HTTP, tokenizer, queues between processes, the way back. [s]
 
@@ -54,6 +58,7 @@ class Scheduler:
     mixes: bool = True
     chunks: bool = True
     reserves_output: bool = False
+    keeps_evicted: bool = True
     max_batch_tokens: int = 8192
     max_num_seqs: int = 1024
     lag_steps: int = 1
@@ -69,14 +74,15 @@ class Scheduler:
         object.__setattr__(self, "graph_tokens", problems.positive_int("graph_tokens", self.graph_tokens, 0))
         for name in ("layer_launch_s", "request_overhead_s"):
             object.__setattr__(self, name, problems.number(name, getattr(self, name), 0.0, 1e6))
-        for name in ("mixes", "chunks", "reserves_output", "keeps_together"):
+        for name in ("mixes", "chunks", "reserves_output", "keeps_evicted", "keeps_together"):
             if not isinstance(getattr(self, name), bool):
                 problems.add(name, getattr(self, name), "True or False")
         problems.raise_if_any()
 
     def launch_s(self, tokens: F64, prompts: F64, num_layers: int) -> F64:
         """Return what steps of that many tokens with that many prompts take beyond their kernels. [s]"""
-        return np.where((prompts > 0) & (tokens > self.graph_tokens), num_layers * self.layer_launch_s, 0.0)
+        beyond = np.clip(tokens / max(self.graph_tokens, 1) - 1.0, 0.0, 1.0)
+        return np.where(prompts > 0, num_layers * self.layer_launch_s * beyond, 0.0)
 
     def changed(self) -> dict[str, object]:
         """Return the fields that differ from the defaults, for reports."""

@@ -52,13 +52,11 @@ class PromptSteps(NamedTuple):
 def cut_prompts(load: Load, policy: Scheduler, decoding: F64) -> PromptSteps:
     """Return how prompts are cut when ``decoding`` requests ride along."""
     room = np.maximum(load.budget - (np.floor(decoding) if policy.mixes else 0.0), 1.0)
-    if not policy.chunks:
+    if not policy.chunks:  # a prompt larger than the budget has a step to itself
         room = np.maximum(room, load.new_tokens)
-        most = np.maximum(np.floor(room / load.new_tokens), 1.0)
-        return PromptSteps(most * load.new_tokens, np.zeros_like(room), load.new_tokens, most)
     full = np.ceil(load.new_tokens / room) - 1.0
     rest = load.new_tokens - full * room
-    most = np.where(full > 0, 1.0, np.maximum(room / load.new_tokens, 1.0))
+    most = np.where(full > 0, 1.0, room / load.new_tokens)
     return PromptSteps(room, full, rest, most)
 
 

@@ -6,7 +6,7 @@ differ between a peer's own table and the catalogue (989.5 and 989.4 TFLOP/s for
 
 from __future__ import annotations
 
-from mfuroof.params import CostParams
+from mfuroof.params.record import CostParams
 from mfuroof.units import GB, GIB, US
 
 __all__ = ["aiconfigurator", "blis", "blis_calibrated", "blis_mfu", "blis_mfu_floor", "infersim"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from mfuroof._boundary import Problems
 
 if TYPE_CHECKING:
-    from mfuroof.params import CostParams
+    from mfuroof.params.record import CostParams
 
 __all__ = ["MOE_DISTRIBUTIONS", "LookupRule", "MoeDistribution", "checked", "oddities"]
 

@@ -6,8 +6,8 @@ import warnings
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from mfuroof._param_checks import MOE_DISTRIBUTIONS, LookupRule, MoeDistribution, checked, oddities
 from mfuroof.errors import MfuroofWarning
+from mfuroof.params.checks import MOE_DISTRIBUTIONS, LookupRule, MoeDistribution, checked, oddities
 
 __all__ = ["MOE_DISTRIBUTIONS", "CostParams", "LookupRule"]
 
@@ -232,7 +232,7 @@ class CostParams:
     @classmethod
     def aiconfigurator(cls) -> CostParams:
         """Return the conventions of NVIDIA AIConfigurator 0.12 for dense models (cost ``"kernels"``)."""
-        from mfuroof import presets
+        from mfuroof.params import presets
 
         return presets.aiconfigurator()
 
@@ -258,14 +258,14 @@ class CostParams:
         InputError
             A value out of range; all are named.
         """
-        from mfuroof import presets
+        from mfuroof.params import presets
 
         return presets.blis(mfu_prefill, mfu_decode, mixed_batch_penalty, overlap_penalty)
 
     @classmethod
     def blis_calibrated(cls, **fields: float) -> CostParams:
-        """Return the conventions of BLIS's first, calibrated roofline; see `mfuroof.presets.blis_calibrated`."""
-        from mfuroof import presets
+        """Return the conventions of BLIS's first, calibrated roofline; see `mfuroof.params.presets.blis_calibrated`."""
+        from mfuroof.params import presets
 
         return presets.blis_calibrated(**fields)
 
@@ -280,21 +280,21 @@ class CostParams:
         layer_overhead_s
             Added per layer. [s]
         """
-        from mfuroof import presets
+        from mfuroof.params import presets
 
         return presets.blis_mfu(bandwidth_efficiency, layer_overhead_s)
 
     @classmethod
     def blis_mfu_floor(cls, bandwidth_efficiency: float = 0.82, layer_overhead_s: float = 100e-6) -> CostParams:
         """Return `blis_mfu` with the floor and nearest lookups of its older revision."""
-        from mfuroof import presets
+        from mfuroof.params import presets
 
         return presets.blis_mfu_floor(bandwidth_efficiency, layer_overhead_s)
 
     @classmethod
     def infersim(cls) -> CostParams:
         """Return the conventions of InferSim (cost ``"mfu_table"``), for steps of one phase."""
-        from mfuroof import presets
+        from mfuroof.params import presets
 
         return presets.infersim()
 
