@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from mfuroof.engines import EngineProfile
     from mfuroof.errors import MfuroofError, MfuroofWarning
     from mfuroof.hardware import Hardware, get_hardware, known_hardware, load_catalogue
+    from mfuroof.mfu_database import audit, load_bench_data
     from mfuroof.models import ModelConfig, get_model, known_models
     from mfuroof.parallel import Parallel
     from mfuroof.params import CostParams
     from mfuroof.predict import predict_steps
     from mfuroof.step import StepEvaluator
     from mfuroof.sweep import Sweep, run_sweep, sweep_batches
-    from mfuroof.mfu_database import audit, load_bench_data
     from mfuroof.tables.store import load_tables
 
 _SUBMODULES = ("lookup", "quant", "serving")

@@ -25,4 +25,5 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         os.replace(partial, path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}. Choose another place for the output.") from error
+        reason = f"{path}: cannot be written: {error.strerror}. Choose another place for the output."
+        raise OutputError(reason) from error

@@ -80,7 +80,7 @@ class StepBatch:
     def __getattr__(self, name: str) -> I64:
         if name.startswith("_") or name in StepBatch.__slots__:
             raise AttributeError(name)
-        return getattr(self.columns, name)  # type: ignore[no-any-return]
+        return getattr(self.columns, name)
 
     def __reduce__(self) -> tuple[Any, ...]:
         columns = {f.name: getattr(self.columns, f.name) for f in fields(self.columns)}

@@ -64,7 +64,7 @@ class StepResult:
             raise AttributeError(name)
         parts = self.__dict__.get("op_time_s", {})
         if name[:-2] in parts:
-            return parts[name[:-2]]  # type: ignore[no-any-return]
+            return parts[name[:-2]]
         if name[:-2] in RESOURCES and "op_time_s" in self.__dict__:
             return self.resource_time_s[name[:-2]]
         raise AttributeError(f"no component {name[:-2]!r}; there are {', '.join(parts)}")
@@ -105,7 +105,7 @@ class StepResult:
 
     @cached_property
     def relative_half_width(self) -> F64:
-        """Half-width of an 80 % interval around each step time, relative to it (n,); for measured kernels. [fraction]"""
+        """Half-width of an 80 % interval around each step time of the kernels cost, relative to it (n,). [fraction]"""
         return relative_half_width(self.source, self.distance_octaves)
 
     @cached_property

@@ -81,7 +81,8 @@ class Calibration:
 
     def apply(self, params: CostParams | None = None) -> CostParams:
         """Return parameters with the fitted overheads in place of the engine's own."""
-        return replace(params or CostParams(), engine_overheads=False, **self.values)
+        fitted: dict[str, Any] = dict(self.values)
+        return replace(params or CostParams(), engine_overheads=False, **fitted)
 
     def save(self, path: str | Path) -> None:
         """Write the calibration as JSON.
@@ -106,7 +107,8 @@ class Calibration:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             return cls(**{name: dict(data[name]) for name in cls.__dataclass_fields__})
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TableFormatError(Problem(str(path), f"{type(error).__name__}: {error}", "a saved calibration")) from error
+            found = f"{type(error).__name__}: {error}"
+            raise TableFormatError(Problem(str(path), found, "a saved calibration")) from error
 
     def __repr__(self) -> str:
         fitted = ", ".join(f"{name}={value:.4g}" for name, value in self.values.items())
@@ -198,7 +200,7 @@ def _features(m: Measured) -> tuple[F64, F64]:
     return np.stack(columns, axis=1), np.asarray(m.step_time_s, dtype=np.float64)
 
 
-_NEUTRAL = {"kernel_time_factor": 1.0, "step_overhead_s": 0.0, "layer_overhead_s": 0.0, "sequence_overhead_s": 0.0}
+_NEUTRAL: dict[str, Any] = {"kernel_time_factor": 1.0, "step_overhead_s": 0.0, "layer_overhead_s": 0.0, "sequence_overhead_s": 0.0}
 
 
 def _fit(features: F64, times: F64, names: Sequence[str], rows: np.ndarray) -> F64:

@@ -66,7 +66,7 @@ class TableFormatError(InputError):
 
 
 class UnknownNameError(MfuroofError, LookupError):
-    """A GPU, model, engine or option of that name is not known; the text names the nearest known ones."""
+    """A name of a GPU, model, engine or option is not known; the text names the nearest known ones."""
 
     def __init__(self, kind: str, name: object, known: Iterable[str], remedy: str = "") -> None:
         self.kind, self.name, self.known = kind, name, tuple(known)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from itertools import pairwise
@@ -25,6 +25,7 @@ from mfuroof.hardware import Hardware, get_hardware
 from mfuroof.models import ModelConfig
 from mfuroof.parallel import Parallel
 from mfuroof.params import CostParams
+from mfuroof.precision.runtime import RuntimePrecision
 
 __all__ = ["COSTS", "StepEvaluator"]
 
@@ -59,6 +60,8 @@ class StepEvaluator:
         Conventions and presets (`CostParams`).
     weight_dtype, kv_dtype, act_dtype, attention_dtype, moe_dtype, weight_bytes_per_param
         Overrides of the checkpoint's own precision (`ModelConfig.with_precision`); None keeps it.
+    runtime
+        The engine's precision settings, a `RuntimePrecision` or its four fields: what a launch would change.
 
     Raises
     ------
@@ -96,6 +99,7 @@ class StepEvaluator:
         attention_dtype: str | None = None,
         moe_dtype: str | None = None,
         weight_bytes_per_param: float | None = None,
+        runtime: RuntimePrecision | Mapping[str, str] | None = None,
     ) -> None:
         self.model = model if isinstance(model, ModelConfig) else ModelConfig.from_hf(model)
         precision = {
@@ -109,14 +113,14 @@ class StepEvaluator:
         chosen = {k: v for k, v in precision.items() if v is not None}
         if chosen:
             self.model = self.model.with_precision(**chosen)
+        if runtime is not None:
+            given = runtime if isinstance(runtime, RuntimePrecision) else RuntimePrecision.from_mapping(runtime)
+            self.model = given.applied(self.model)
         self.hardware = hardware if isinstance(hardware, Hardware) else get_hardware(hardware)
         self.parallel = Parallel(tp_size, pp_size, ep_size, dp_size)
         self.cost = choice("cost", cost, COSTS)
         self.engine = engine
-        self.params = params if params is not None else CostParams()
-        if not isinstance(self.params, CostParams):
-            expected = "a CostParams: CostParams(...) or one of its presets"
-            raise InputError(Problem("params", type(self.params).__name__, expected))
+        self.params = _checked(params)
         self.bound = _bind(self, tables)
 
     def save(self, path: str | Path) -> None:
@@ -218,6 +222,15 @@ class StepEvaluator:
             decode_batch, decode_context, prefill_batch, prefill_new_tokens, prefill_context, emits
         )
         return float(self.step_time(batch)[0])
+
+
+def _checked(params: object) -> CostParams:
+    if params is None:
+        return CostParams()
+    if not isinstance(params, CostParams):
+        expected = "a CostParams: CostParams(...) or one of its presets"
+        raise InputError(Problem("params", type(params).__name__, expected))
+    return params
 
 
 def _bind(evaluator: StepEvaluator, tables: Any) -> BoundCost:

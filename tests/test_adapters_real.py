@@ -1,4 +1,4 @@
-"""Our model inside the simulators themselves, where they are installed: ``pytest -m slow tests/test_adapters_real.py``."""
+"""Our model inside the simulators themselves, where they are installed: run with ``-m slow``."""
 
 from __future__ import annotations
 
@@ -39,12 +39,13 @@ calls, clock, price = [], [], vidur_predictor.VidurPredictor.get_execution_time
 def watched(self, batch, pipeline_stage):
     time = price(self, batch, pipeline_stage)
     if not hasattr(batch, "batch_mapping"):
-        calls.append([time.total_time, self.embedded.step(*vidur_predictor.requests_of(batch)), time.attention_decode_execution_time
-                      + time.attention_prefill_execution_time, type(time.total_time) is float])
+        step = self.embedded.step(*vidur_predictor.requests_of(batch))
+        attention = time.attention_decode_execution_time + time.attention_prefill_execution_time
+        calls.append([time.total_time, step, attention, type(time.total_time) is float])
     return time
 vidur_predictor.VidurPredictor.get_execution_time = watched
 import vidur.simulator
-tick = vidur_sim = sys.modules["vidur.simulator"].Simulator._set_time
+tick = sys.modules["vidur.simulator"].Simulator._set_time
 def watch(self, time):
     clock.append([float(time), type(time).__name__])
     return tick(self, time)

@@ -192,6 +192,7 @@ def test_arrow_lists(steps):
     doubled = pa.concat_tables([table, table])  # chunks
     assert steps_of(StepBatch.from_arrow(doubled)) == expected * 2
     assert steps_of(StepBatch.from_arrow(doubled.slice(1, len(steps)))) == (expected * 2)[1 : 1 + len(steps)]
+    assert steps_of(StepBatch.from_arrow(table.slice(1, 2))) == expected[1:3]
     for record in table.to_batches():
         assert steps_of(StepBatch.from_arrow(record)) == expected
 

@@ -285,3 +285,37 @@ def test_no_partial_files_are_left(tmp_path: Path) -> None:
     for name in FORMATS:
         export(LLAMA, name, tmp_path / name, **SMALL[name])
     assert not [p for p in tmp_path.rglob("*") if "partial" in p.name]
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+
+def command(*arguments: str) -> object:
+    import typer
+
+    from mfuroof.cli.command import add_command
+    from mfuroof.cli.export import EXAMPLES
+    from mfuroof.cli.export import export as run
+
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    add_command(app, "export", run, EXAMPLES)
+    return app(["export", "meta-llama/Llama-3.1-8B", "--gpu", "h100_sxm", *arguments], standalone_mode=False)
+
+
+def test_the_command_writes_what_the_function_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ("--max-tokens", "512", "--max-context", "2048", "--max-batch", "16")
+    command("--format", "npz", "--out", str(tmp_path / "a.npz"), *limits)
+    assert capsys.readouterr().out.strip() == str(tmp_path / "a.npz")
+    export(LLAMA, "npz", tmp_path / "b.npz", **SMALL["npz"])
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    command("--format", "llmservingsim", "--out", str(tmp_path / "p"), "--max-tokens", "64", "--json")
+    files = json.loads(capsys.readouterr().out)["files"]
+    assert {Path(f).name for f in files} == {"meta.yaml", "dense.csv", "per_sequence.csv", "attention.csv"}
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="export format"):
+        command("--format", "npy", "--out", str(tmp_path / "x"))
+    with pytest.raises(InputError, match="--max-batch"):
+        command("--format", "dynamo", "--out", str(tmp_path / "x"), "--max-batch", "3")

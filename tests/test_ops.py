@@ -258,8 +258,9 @@ def continued(grid, rows=4, columns=4):
     return np.array([[naive_step.decode(plain, x, y) for y in kv] for x in b])
 
 
-@given(noisy_grids, st.sampled_from([0.0, 0.5, 5.0]))
-def test_rising_grids_rise_on_and_beyond_the_lattice_and_stay_above_their_floor(grid, floor):
+@pytest.mark.parametrize("floor", [0.0, 1.0, 20.0])
+@given(grid=noisy_grids)
+def test_rising_grids_rise_on_and_beyond_the_lattice_and_stay_above_their_floor(floor, grid):
     grid = np.array(grid)
     limit = floor * 2.0 ** np.arange(grid.shape[0])[:, None] * 2.0 ** np.arange(grid.shape[1])
     found = continued(rising(grid, limit))
@@ -267,6 +268,17 @@ def test_rising_grids_rise_on_and_beyond_the_lattice_and_stay_above_their_floor(
     assert (np.diff(found, axis=0) >= -slack).all()
     assert (np.diff(found, axis=1) >= -slack).all()
     assert (found >= continued(limit) * (1 - 1e-9)).all()
+
+
+@given(noisy_grids, st.data())
+def test_rising_takes_any_floor(grid, data):
+    """One that falls itself still holds, and what stands on it rises."""
+    size = np.array(grid).size
+    floor = np.array(data.draw(st.lists(st.integers(1, 99), min_size=size, max_size=size)), float)
+    found = rising(np.array(grid), floor.reshape(np.shape(grid)))[:-1, :-1]
+    assert (found >= floor.reshape(np.shape(grid))[:-1, :-1]).all()
+    assert (np.diff(found, axis=0) >= 0).all()
+    assert (np.diff(found, axis=1) >= 0).all()
 
 
 @given(noisy_grids)

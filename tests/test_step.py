@@ -472,6 +472,8 @@ def test_source_and_distance_say_how_far_the_data_is():
     source, far = read(decode_batch=24, decode_context=1023)
     assert source == Source.INTERPOLATED
     assert far == pytest.approx(math.log2(4 / 3))  # from 24 down to 32
+    source, near = read(prefill_batch=1, prefill_new_tokens=1024)
+    assert (source, near) == (Source.INTERPOLATED, 0)  # one prompt of a measured length
     source, _ = read(decode_batch=16, decode_context=2**18)
     assert source == Source.EXTRAPOLATED
     source, far = read(prefill_batch=4, prefill_new_tokens=32768)

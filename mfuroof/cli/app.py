@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mfuroof.cli import audit, gpus, ingest, kv, lookup, models, predict, step, sweep, warmup
+from mfuroof.cli import audit, export, gpus, ingest, kv, lookup, models, predict, quant, step, sweep, warmup
 from mfuroof.cli.command import add_command
 
 __all__ = ["app"]
@@ -44,7 +44,7 @@ def root(
     """Declare what needs no command; ``--debug`` is read in `mfuroof.cli.main` wherever it stands."""
 
 
-for module in (step, sweep, lookup, kv, gpus, models, audit, warmup):
+for module in (step, sweep, lookup, kv, gpus, models, audit, export, warmup):
     name = module.__name__.rpartition(".")[2]
     add_command(app, name, getattr(module, name), module.EXAMPLES)
 
@@ -55,3 +55,5 @@ for title, name, function, lines in (
     group = typer.Typer(help=title, no_args_is_help=True)
     add_command(group, function.__name__, function, lines)
     app.add_typer(group, name=name)
+
+app.add_typer(quant.app, name="quant")

@@ -150,13 +150,13 @@ def compare(
     if json:
         print_json({"model": table.model, "gpu": table.hardware, "rows": table.rows, "notes": dict(table.notes)})
         return
-    head = ["configuration", "decode", "speed-up", "prefill", "TTFT", "TPOT", "weights", "KV tokens", "seqs"]
+    head = ["precision", "decode", "speed-up", "TTFT", "TPOT", "weights", "KV tokens", "seqs"]
     rows = [
         [
             r["name"],
             _scaled(r["decode_step_s"], MS),
             _scaled(r["speedup"], 1.0),
-            *(_scaled(r[name], MS) for name in ("prefill_step_s", "ttft_s", "tpot_s")),
+            *(_scaled(r[name], MS) for name in ("ttft_s", "tpot_s")),
             _scaled(r["weight_bytes"], GIB),
             "-" if r["kv_capacity_tokens"] is None else f"{r['kv_capacity_tokens']:,}",
             "-" if r["max_concurrency"] is None else f"{r['max_concurrency']:,}",
@@ -164,7 +164,7 @@ def compare(
         for r in table.rows
     ]
     print_table(f"{table.model} on {table.hardware}", head, rows)
-    print("times in ms, weights in GiB per GPU; seqs: sequences that fit at once")
+    print("decode step, TTFT and TPOT in ms, weights in GiB per GPU; seqs: sequences that fit at once")
     for name, texts in table.notes.items():
         for text in texts:
             print(f"{name}: {text}")

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numba
+from numba.core import config
 from numba.extending import intrinsic
 
 __all__ = ["inlined", "jit", "octave"]
@@ -39,9 +40,9 @@ def inlined(function: F) -> F:
 def _compile(function: F, **more: Any) -> F:
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", **more}
     try:
-        return numba.njit(cache=_CACHE, **options)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=_CACHE, **options)(function)
     except RuntimeError:  # no cache locator for this file (for instance inside a zip): compile in each process
-        return numba.njit(cache=False, **options)(function)  # type: ignore[no-any-return]
+        return numba.njit(cache=False, **options)(function)
 
 
 @intrinsic
@@ -61,11 +62,11 @@ def _octave_python(x: float) -> int:
     return -1023 if x == 0.0 else math.frexp(x)[1] - 1
 
 
-if numba.config.DISABLE_JIT:
+if config.DISABLE_JIT:
     octave = _octave_python
 else:
 
     @inlined
     def octave(x: float) -> int:
         """Return floor(log2(x)) for a normal positive ``x``, and -1023 for zero."""
-        return _octave_compiled(x)  # type: ignore[no-any-return]
+        return _octave_compiled(x)  # type: ignore[call-arg]

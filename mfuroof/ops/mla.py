@@ -134,7 +134,11 @@ def _core_of_kernels(build: Builder, layer: LayerSpec, shape: MlaShape) -> _Core
     """Put the attention proper together from its kernels: absorption around decode, expansion before prefill."""
     tables, m = build.measured.tables, _spec(layer.attention)
     for kv_dtype in dict.fromkeys((shape.kv_dtype, "bf16", "fp8")):
-        where = {"attn_dtype": "bf16", "kv_dtype": kv_dtype, "num_attention_heads": shape.heads}
+        where: dict[str, str | int] = {
+            "attn_dtype": "bf16",
+            "kv_dtype": kv_dtype,
+            "num_attention_heads": shape.heads,
+        }
         d, f = (rows(tables, family, **where) for family in ("mla_decode", "mla_prefill"))
         if not d["latency_s"].size or not f["latency_s"].size:
             continue

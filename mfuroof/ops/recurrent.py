@@ -1,11 +1,11 @@
 """Linear attention (gated delta net) and Mamba-2 layers, from measured convolution and state kernels.
 
 Their cost does not depend on what is cached: a decode token updates one state, a prompt's cost grows with its new
-tokens. On the attention lattices that is a layer with a window of one token: the decode grid is flat along the KV length,
-and the share of a chunk is its new tokens.
+tokens. On the attention lattices that is a layer with a window of one token: the decode grid is flat along the KV
+length, and the share of a chunk is its new tokens.
 
-Of Mamba-2 only the convolution was measured. Its state kernel does what a gated delta net's does, a decay, an update and a
-read of a matrix per head, so delta-net heads of the same number of state elements stand in, marked SUBSTITUTED.
+Of Mamba-2 only the convolution was measured. Its state kernel does what a gated delta net's does, a decay, an update
+and a read of a matrix per head, so delta-net heads of the same number of state elements stand in, marked SUBSTITUTED.
 """
 
 from __future__ import annotations

@@ -107,6 +107,7 @@ class MeasuredOps:
         widths = np.unique(found["k"])
         nearest = found["k"] == widths[np.argmin(np.abs(np.log2(widths / k)))]
         m, saved = found["m"][nearest].astype(float), found["latency_s"][nearest]
+        saved = saved * self.reference.hbm_bytes_per_s / self.hardware.hbm_bytes_per_s  # one pass over the activation
         saved = np.interp(curve.knots, m, saved) + np.maximum(curve.knots - m[-1], 0.0) * saved[-1] / m[-1]
         floor = GemmRoofline.of(self.hardware, format_of(dtype)).time_s(curve.knots, n, k)
         time = np.maximum(curve.time_s - saved, floor)

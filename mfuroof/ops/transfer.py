@@ -103,9 +103,11 @@ def find_lattice(
 
 
 def _transferred(tables: KernelTables, family: str, key: AttentionKey, read: Reader) -> Lattice | None:
-    held = rows(tables, family, attn_dtype=key.attn_dtype)
-    if not held["latency_s"].size:
-        return None
+    if not rows(tables, family, attn_dtype=key.attn_dtype)["latency_s"].size:
+        if key.attn_dtype == "bf16":
+            return None
+        grid = find_lattice(tables, family, replace(key, attn_dtype="bf16"), read)  # no faster than was measured
+        return grid.scaled_area(1.0) if grid else None
     decode = family == "attn_decode"
     if not rows(tables, family, attn_dtype=key.attn_dtype, kv_dtype=key.kv_dtype)["latency_s"].size:
         other = _other_kv_dtype(tables, family, key)
@@ -121,13 +123,18 @@ def _transferred(tables: KernelTables, family: str, key: AttentionKey, read: Rea
         width = int(widths[np.argmin(np.abs(np.log2(widths / key.head_dim)))])
         grid = find_lattice(tables, family, replace(key, head_dim=width), read)
         return grid.scaled_area(key.head_dim / width) if grid else None
-    same = {"attn_dtype": key.attn_dtype, "kv_dtype": key.kv_dtype, "head_dim": key.head_dim}
+    same = _but(key, "num_attention_heads", "num_key_value_heads", "sliding_window")
     if not rows(tables, family, **same, sliding_window=key.sliding_window)["latency_s"].size:
         if not key.sliding_window:
             return None
         grid = find_lattice(tables, family, replace(key, sliding_window=0), read)
         return _cut_to_window(grid, key.sliding_window, decode=decode) if grid else None
     return _other_heads(tables, family, key, read)
+
+
+def _but(key: AttentionKey, *left_out: str) -> dict[str, str | int]:
+    """Return the columns of a key as filters, without some."""
+    return {name: value for name, value in vars(key).items() if name not in left_out}
 
 
 def _other_kv_dtype(tables: KernelTables, family: str, key: AttentionKey) -> AttentionKey | None:
@@ -142,7 +149,7 @@ def _other_kv_dtype(tables: KernelTables, family: str, key: AttentionKey) -> Att
 
 
 def _other_heads(tables: KernelTables, family: str, key: AttentionKey, read: Reader) -> Lattice | None:
-    same = {k: v for k, v in vars(key).items() if k not in ("num_attention_heads", "num_key_value_heads")}
+    same = _but(key, "num_attention_heads", "num_key_value_heads")
     held = rows(tables, family, **same)
     pairs = np.unique(np.stack([held["num_attention_heads"], held["num_key_value_heads"]], axis=1), axis=0)
     if not pairs.size:

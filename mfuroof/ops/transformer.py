@@ -19,7 +19,7 @@ from mfuroof.ops.recurrent import recurrent_gemms, recurrent_layers
 from mfuroof.ops.side import side_kernels
 from mfuroof.ops.sources import MeasuredOps
 from mfuroof.parallel import Parallel
-from mfuroof.precision import kv_format_of
+from mfuroof.precision import format_of, kv_format_of
 
 __all__ = ["ForwardPass", "check_parallel", "forward_pass"]
 
@@ -99,6 +99,12 @@ def forward_pass(
 def local_kv_heads(attention: AttentionSpec, tp_size: int) -> int:
     """Return the KV heads one rank holds: replicated where there are fewer than ranks."""
     return max(1, attention.num_key_value_heads // tp_size)
+
+
+def attends_in_fp8(model: ModelConfig) -> bool:
+    """Say whether queries and scores are FP8: only where that was asked for, and only over an FP8 cache."""
+    wanted = bool(model.attention_dtype) and format_of(model.attention_dtype).compute_class == "fp8"
+    return wanted and kv_format_of(model.kv_dtype).attention_class == "fp8"
 
 
 def _attention_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
@@ -181,7 +187,7 @@ def _attention(build: Builder, layer: LayerSpec) -> AttentionLayers:
         kv_heads=kv_heads,
         head_dim=a.head_dim,
         window=a.sliding_window or 0,
-        attn_dtype="bf16",
+        attn_dtype="fp8" if attends_in_fp8(build.model) else "bf16",
         kv_dtype="bf16" if kv_dtype == "fp16" else kv_dtype,
         kv_bytes_per_token=kv_heads * (a.head_dim + a.v_head_dim) * kv_format_of(kv_dtype).bytes_per_element,
     )

@@ -108,7 +108,9 @@ def as_count(value: Any) -> int | None:
     return int(number)
 
 
-def scatter(n: int, parts: list[tuple[I64, np.ndarray]], make: Callable[[np.ndarray, np.ndarray], pa.Array]) -> pa.Array:
+def scatter(
+    n: int, parts: list[tuple[I64, np.ndarray]], make: Callable[[np.ndarray, np.ndarray], pa.Array]
+) -> pa.Array:
     """Return a column of ``n`` rows from values by row; rows without one are null."""
     values = np.zeros(n, parts[0][1].dtype if parts else np.float64)
     known = np.zeros(n, bool)

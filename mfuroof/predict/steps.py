@@ -72,7 +72,8 @@ def predict_steps(
     for key, members in rows.groups(_keys(rows)):
         try:
             evaluator = _evaluator(key, cost, params)
-            batch = _ragged(shapes, members) if lists else StepBatch.uniform(**{k: v[members] for k, v in shapes.items()})
+            columns = {name: values[members] for name, values in shapes.items()} if uniform else {}
+            batch = StepBatch.uniform(**columns) if uniform else _ragged(shapes, members)
             results.append((members, evaluator.evaluate(batch, threads=threads)))
         except MfuroofError as error:
             for i in members:

@@ -13,6 +13,9 @@ from mfuroof.serving.steps import Load, Steps, cut_prompts
 
 __all__ = ["Cycle", "cycle"]
 
+_CROWDED = 0.8
+"""The token budget is said to bind where prompts alone would fill this share of the steps of a cycle."""
+
 
 class Cycle(NamedTuple):
     """What one request meets in the steady state, arrays (n,)."""
@@ -104,17 +107,19 @@ def _mean_square(steps: list[tuple[F64, F64]]) -> F64:
     return squares / np.maximum(sum((share * time for share, time in steps), start=np.zeros(1)), 1e-300)
 
 
-def _rates(load: Load, others: F64, policy: Scheduler, decode_steps: F64, lag: float) -> tuple[F64, F64, NDArray[np.bool_]]:
+def _rates(
+    load: Load, others: F64, policy: Scheduler, decode_steps: F64, lag: float
+) -> tuple[F64, F64, NDArray[np.bool_]]:
     """Return prompts of others per step, steps behind other prompts, and whether those bind."""
     cut = cut_prompts(load, policy, others)
-    alone = decode_steps + lag + cut.count
+    alone = decode_steps + lag + cut.num_steps
     if not policy.mixes:
-        return others / (alone - cut.count), np.zeros_like(others), np.zeros(others.shape, bool)
+        return others / (alone - cut.num_steps), np.zeros_like(others), np.zeros(others.shape, bool)
     steps = np.maximum(alone, (others + 1.0) * (load.new_tokens + decode_steps) / load.budget)
     for _ in range(5):
         cut = cut_prompts(load, policy, others * decode_steps / steps)
-        alone = decode_steps + lag + cut.count
+        alone = decode_steps + lag + cut.num_steps
         filled = others * load.new_tokens / cut.room
         spread = load.new_tokens / cut.room * (1.0 + load.variation**2)
         steps = 0.5 * (alone + filled + np.sqrt((alone - filled) ** 2 + 2.0 * spread * filled))
-    return others / steps, steps - alone, filled > alone
+    return others / steps, steps - alone, filled > _CROWDED * alone

@@ -136,7 +136,9 @@ def disaggregated(
         problems.add("decode", decode.model.name, f"the model of the prefill pool, {prefill.model.name}")
     link = min(prefill.hardware.network_bytes_per_s, decode.hardware.network_bytes_per_s)
     if link_bytes_per_s is not None:
-        link = problems.number("link_bytes_per_s", link_bytes_per_s, 0.0, np.inf if link_bytes_per_s == np.inf else 1e18)
+        link = problems.number(
+            "link_bytes_per_s", link_bytes_per_s, 0.0, np.inf if link_bytes_per_s == np.inf else 1e18
+        )
     elif not link:
         problems.add("link_bytes_per_s", "no network in the catalogue", "the rate of the link")
     problems.raise_if_any()

@@ -162,8 +162,8 @@ class Engine:
             prefill_new_tokens=new,
             prefill_emits=done,
         )
-        tokens, layers = new.sum() + len(decoding), self.evaluator.model.num_hidden_layers
-        self._advance(self.evaluator.step_time(batch) + self.policy.launch_s(tokens, new.size, layers))
+        layers = self.evaluator.model.num_hidden_layers
+        self._advance(self.evaluator.step_time(batch) + self.policy.launch_s(new.sum(), layers))
         self._decoded(decoding, 1)
         self._held[requests] += new
         self._write(int(new.sum()))

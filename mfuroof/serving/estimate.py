@@ -96,7 +96,8 @@ def estimate(
 
     Notes
     -----
-    docs/serving.md derives the formulas; `mfuroof.serving.replay` simulates what they describe. Little's law holds
+    `mfuroof.serving.cycle` and `mfuroof.serving.burst` derive the formulas; `mfuroof.serving.replay` simulates what
+    they describe. Little's law holds
     between ``concurrency``, ``requests_per_s`` and ``e2e_latency_s``. Attention data-parallel ranks and the batches
     that follow one another through a pipeline are engines with an equal share of cache and load.
 
@@ -108,8 +109,10 @@ def estimate(
     True
     """
     problems = Problems()
-    waves = requests_per_client if requests_per_client == np.inf else problems.number(
-        "requests_per_client", requests_per_client, 1.0, 1e12
+    waves = (
+        requests_per_client
+        if requests_per_client == np.inf
+        else problems.number("requests_per_client", requests_per_client, 1.0, 1e12)
     )
     if kv_capacity_tokens is not None:
         kv_capacity_tokens = problems.positive_int("kv_capacity_tokens", kv_capacity_tokens)

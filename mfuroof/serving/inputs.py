@@ -53,9 +53,7 @@ def serving_inputs(lengths: dict[str, Any], limits: dict[str, Any], concurrency:
     return Inputs(shape, **spread)
 
 
-def _numbers(
-    name: str, value: Any, low: float, high: float, problems: Problems, *, open_low: bool = False
-) -> F64:
+def _numbers(name: str, value: Any, low: float, high: float, problems: Problems, *, open_low: bool = False) -> F64:
     """Return finite numbers in [low, high], or (low, high]; record a problem otherwise."""
     expected = f"finite numbers in {'(' if open_low else '['}{low:g}, {high:g}]"
     try:

@@ -80,8 +80,8 @@ def replay(
     True
     """
     problems = Problems()
-    lengths = _columns(input_len, output_len, cached_prefix_len, problems)
-    n = lengths[0].size
+    prompts, outputs, prefixes = _columns(input_len, output_len, cached_prefix_len, problems)
+    n = prompts.size
     arrival = _arrivals(arrival_s, clients, n, problems)
     count = 0 if clients is None else problems.positive_int("clients", clients)
     pause = problems.number("think_s", think_s, 0.0, 1e9)
@@ -102,15 +102,25 @@ def replay(
         if mine.size == 0 or (count and not share):
             continue
         engine = Engine(
-            evaluator, policy, capacity // lanes, *(c[mine] for c in lengths), arrival[mine], share, pause
+            evaluator,
+            policy,
+            capacity // lanes,
+            prompts[mine],
+            outputs[mine],
+            prefixes[mine],
+            arrival[mine],
+            share,
+            pause,
         )
         engine.run()
         times[:, mine] = engine.arrival, engine.first, engine.end
         steps, preemptions = steps + engine.steps, preemptions + engine.preemptions
     return RequestTimes(
-        lengths[0],
-        lengths[1],
-        *(freeze(row) for row in times),
+        input_len=prompts,
+        output_len=outputs,
+        arrival_s=freeze(times[0]),
+        first_token_s=freeze(times[1]),
+        end_s=freeze(times[2]),
         steps=steps,
         preemptions=preemptions,
         num_gpus=evaluator.parallel.num_gpus,

@@ -167,7 +167,7 @@ class ServingResult:
             "batch": ("running_batch", 1.0),
             "kv": ("kv_utilization", 1.0),
         }
-        rows = [list(columns) + ["limit"]]
+        rows = [[*columns, "limit"]]
         for i, name in enumerate(self.limit_names[:_SHOWN]):
             rows.append([_cell(getattr(self, field).ravel()[i] / unit) for field, unit in columns.values()] + [name])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -41,11 +41,11 @@ class Scheduler:
     keeps_together
         What to assume where nothing is said about lengths: True, requests that start together end together, as in
         benchmarks with one length; False, lengths vary and requests spread out.
-    graph_tokens
-        Largest step with prompts that runs from captured graphs. [tokens]
+    launch_tokens
+        Prompt tokens from which on a step is launched kernel by kernel; smaller ones run from captured graphs in part.
+        [tokens]
     layer_launch_s
-        What a step of twice that size or more takes per layer beyond its kernels, which are launched one by one; less
-        in proportion in between, since steps vary in size. [s]
+        What such a step takes per layer beyond its kernels; less in proportion where prompts are smaller. [s]
     request_overhead_s
         Time of a request outside the steps: HTTP, tokenizer, queues between processes, the way back. [s]
 
@@ -63,7 +63,7 @@ class Scheduler:
     max_num_seqs: int = 1024
     lag_steps: int = 1
     keeps_together: bool = False
-    graph_tokens: int = 512
+    launch_tokens: int = 1024
     layer_launch_s: float = 0.0
     request_overhead_s: float = 0.0
 
@@ -71,7 +71,7 @@ class Scheduler:
         problems = Problems()
         for name in ("max_batch_tokens", "max_num_seqs", "lag_steps"):
             object.__setattr__(self, name, problems.positive_int(name, getattr(self, name)))
-        object.__setattr__(self, "graph_tokens", problems.positive_int("graph_tokens", self.graph_tokens, 0))
+        object.__setattr__(self, "launch_tokens", problems.positive_int("launch_tokens", self.launch_tokens))
         for name in ("layer_launch_s", "request_overhead_s"):
             object.__setattr__(self, name, problems.number(name, getattr(self, name), 0.0, 1e6))
         for name in ("mixes", "chunks", "reserves_output", "keeps_evicted", "keeps_together"):
@@ -79,10 +79,9 @@ class Scheduler:
                 problems.add(name, getattr(self, name), "True or False")
         problems.raise_if_any()
 
-    def launch_s(self, tokens: F64, prompts: F64, num_layers: int) -> F64:
-        """Return what steps of that many tokens with that many prompts take beyond their kernels. [s]"""
-        beyond = np.clip(tokens / max(self.graph_tokens, 1) - 1.0, 0.0, 1.0)
-        return np.where(prompts > 0, num_layers * self.layer_launch_s * beyond, 0.0)
+    def launch_s(self, prompt_tokens: F64, num_layers: int) -> F64:
+        """Return what steps with that many prompt tokens take beyond their kernels. [s]"""
+        return num_layers * self.layer_launch_s * np.minimum(prompt_tokens / self.launch_tokens, 1.0)
 
     def changed(self) -> dict[str, object]:
         """Return the fields that differ from the defaults, for reports."""

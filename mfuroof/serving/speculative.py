@@ -78,9 +78,10 @@ class Speculation:
                 prefill_batch=batch, prefill_new_tokens=m, prefill_context=tokens, emits=np.zeros_like(batch)
             )
         )
-        one_token = {"prefill_batch": batch * m, "prefill_new_tokens": 1}
-        with_head = evaluator.step_time(StepBatch.uniform(**one_token, emits=np.ones_like(batch)))
-        without = evaluator.step_time(StepBatch.uniform(**one_token, emits=np.zeros_like(batch)))
+        with_head, without = (
+            evaluator.step_time(StepBatch.uniform(prefill_batch=batch * m, prefill_new_tokens=1, emits=emits))
+            for emits in (np.ones_like(batch), np.zeros_like(batch))
+        )
         verify = (verify + with_head - without).reshape(decoding.shape)
         if self.draft is None:
             guess = self.draft_step_fraction * plain_s

@@ -44,7 +44,7 @@ class PromptSteps(NamedTuple):
     """Prompts that one step can end, at least 1."""
 
     @property
-    def count(self) -> F64:
+    def num_steps(self) -> F64:
         """Steps in which a prompt takes part."""
         return self.full + 1.0
 
@@ -97,8 +97,8 @@ class Steps:
         ]
         times = np.stack(self._price(shapes, decoding.shape))
         layers = self.evaluator.model.num_hidden_layers
-        for i, (riders, _, prompts, tokens, _) in enumerate(shapes[1:], 1):
-            times[i] += self.policy.launch_s(riders + prompts * tokens, prompts, layers)
+        for i, (_, _, prompts, tokens, _) in enumerate(shapes):
+            times[i] += self.policy.launch_s(prompts * tokens, layers)
         if self.speculation is not None:
             times += self.speculation.extra_s(self.evaluator, decoding, load.context, times[0])
         decode, last, several, next_one, filled = times

@@ -11,7 +11,7 @@ import numpy as np
 
 from mfuroof.errors import InputError, Problem
 from mfuroof.params import CostParams
-from mfuroof.serving import scheduler_of
+from mfuroof.serving import Scheduler, scheduler_of
 from mfuroof.units import MS
 from mfuroof.validate.scores import Report
 from mfuroof.validate.serving import validate_serving
@@ -64,16 +64,16 @@ def leave_one_out(
     a model with many rows weighs no more than one with few.
     """
     candidates = list(product(launches_s, overheads_s))
-    reports = [
-        validate_serving(
-            table,
-            cost=cost,
-            params=params,
-            memory_utilization=memory_utilization,
-            scheduler=lambda engine, c=c: replace(scheduler_of(engine), layer_launch_s=c[0], request_overhead_s=c[1]),
+
+    def report(launch_s: float, overhead_s: float) -> Report:
+        def scheduler(engine: str) -> Scheduler:
+            return replace(scheduler_of(engine), layer_launch_s=launch_s, request_overhead_s=overhead_s)
+
+        return validate_serving(
+            table, cost=cost, params=params, memory_utilization=memory_utilization, scheduler=scheduler
         )
-        for c in candidates
-    ]
+
+    reports = [report(*candidate) for candidate in candidates]
     columns = reports[0].columns
     groups = np.array([f"{m} {g}" for m, g in zip(columns["model"], columns["gpu"], strict=True)], dtype=object)
     chosen = np.full(len(groups), -1)
@@ -82,7 +82,7 @@ def leave_one_out(
         values = np.unique(columns[by][mine].astype(str))
         for value in values if values.size > 1 else []:
             out = mine & (columns[by].astype(str) == value)
-            marks = [_mark(report, mine & ~out, groups) for report in reports]
+            marks = [_mark(r, mine & ~out, groups) for r in reports]
             chosen[out] = int(np.nanargmin(marks))
     rows = np.flatnonzero(chosen >= 0)
     if not rows.size:

@@ -83,18 +83,19 @@ def validate_requests(
         try:
             evaluator = setups.evaluator(setups.rows[int(rows[0])])
             policy = scheduler(evaluator.engine)
-            limits = {
-                name: int(numbers[name][rows[0]])
-                for name in ("max_batch_tokens", "max_num_seqs")
-                if np.isfinite(numbers[name][rows[0]])
-            }
+            budget, seats = (numbers[name][rows[0]] for name in ("max_batch_tokens", "max_num_seqs"))
+            policy = replace(
+                policy,
+                max_batch_tokens=policy.max_batch_tokens if np.isnan(budget) else int(budget),
+                max_num_seqs=policy.max_num_seqs if np.isnan(seats) else int(seats),
+            )
             times: RequestTimes = replay(
                 evaluator,
                 numbers["input_len"][rows],
                 numbers["output_len"][rows],
                 numbers["arrival_s"][rows] - numbers["arrival_s"][rows[0]],
                 cached_prefix_len=np.where(np.arange(rows.size) > 0, prefix, 0),
-                scheduler=replace(policy, **limits),
+                scheduler=policy,
                 memory_utilization=memory_utilization,
             )
         except MfuroofError as error:

@@ -65,7 +65,7 @@ def validate_runs(
     n = len(columns)
     setups = Setups(columns, cost, params)
     inputs = {name: columns.number(name) for name in ("input_len", "output_len", "rate_rps")}
-    limits = {"max_batch_tokens": columns.number("max_num_batched_tokens"), "max_num_seqs": columns.number("max_num_seqs")}
+    budget, seats = columns.number("max_num_batched_tokens"), columns.number("max_num_seqs")
     fields = {"ttft": "ttft_s", "tpot": "tpot_s", "e2e": "e2e_latency_s"}
     predicted = {name: np.full(n, np.nan) for name in fields}
     in_flight = np.zeros(n)
@@ -83,7 +83,8 @@ def validate_runs(
                 length_distribution=Lengths(1.0, _VARIATION),
                 scheduler=policy,
                 memory_utilization=memory_utilization,
-                **{k: np.where(np.isnan(v[rows]), getattr(policy, k), v[rows]) for k, v in limits.items()},
+                max_batch_tokens=np.where(np.isnan(budget[rows]), policy.max_batch_tokens, budget[rows]),
+                max_num_seqs=np.where(np.isnan(seats[rows]), policy.max_num_seqs, seats[rows]),
             )
         except MfuroofError as error:
             for i in rows:

@@ -70,8 +70,9 @@ def validate_serving(
     errors = [""] * n
     numbers = {name: columns.number(name) for name in ("input_len", "output_len", "concurrency", *_SETTINGS)}
     lengths = columns.text("length_distribution", "")
-    needed = np.stack([numbers[name] for name in ("input_len", "output_len", "concurrency")])
-    blank = ~(needed >= 1).all(axis=0)
+    blank = np.zeros(n, dtype=bool)
+    for name in ("input_len", "output_len", "concurrency"):
+        blank |= ~(numbers[name] >= 1)
     for i in np.flatnonzero(blank):
         errors[i] = "input_len, output_len or concurrency is missing or below 1"
     for setup, rows in setups.groups().items():
@@ -82,11 +83,10 @@ def validate_serving(
             try:
                 evaluator = setups.evaluator(setup)
                 policy = scheduler(evaluator.engine)
-                defaults = (policy.max_batch_tokens, 0, policy.max_num_seqs)
-                settings = {
-                    name: np.where(np.isnan(numbers[name][some]), default, numbers[name][some])
-                    for name, default in zip(_SETTINGS, defaults, strict=True)
-                }
+                budget, prefix, seats = (
+                    np.where(np.isnan(numbers[name][some]), default, numbers[name][some])
+                    for name, default in zip(_SETTINGS, (policy.max_batch_tokens, 0, policy.max_num_seqs), strict=True)
+                )
                 result = estimate(
                     evaluator,
                     numbers["input_len"][some],
@@ -95,7 +95,9 @@ def validate_serving(
                     length_distribution=spread or None,
                     scheduler=policy,
                     memory_utilization=memory_utilization,
-                    **settings,
+                    max_batch_tokens=budget,
+                    cached_prefix_len=prefix,
+                    max_num_seqs=seats,
                 )
             except MfuroofError as error:
                 for i in some:

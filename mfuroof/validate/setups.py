@@ -51,17 +51,12 @@ class Setups:
     """The setup of each row of a table, and its evaluators, each made once."""
 
     def __init__(self, columns: Columns, cost: str = "kernels", params: CostParams | None = None) -> None:
-        texts = {name: columns.text(name) for name in ("model", "gpu", "weight_dtype", "kv_dtype", "moe_dtype")}
-        engine = columns.text("engine", "vllm")
-        degrees = {name: columns.number(name, 1.0).astype(np.int64) for name in ("tp", "pp", "ep", "attention_dp")}
+        model, gpu, engine = columns.text("model"), columns.text("gpu"), columns.text("engine", "vllm")
+        weight, kv, moe = (columns.text(name) for name in ("weight_dtype", "kv_dtype", "moe_dtype"))
+        degrees = [columns.number(name, 1.0).astype(np.int64).tolist() for name in ("tp", "pp", "ep", "attention_dp")]
+        tp, pp, ep, dp = degrees
         self.rows = [
-            Setup(
-                texts["model"][i],
-                texts["gpu"][i],
-                engine[i],
-                *(int(degrees[name][i]) for name in ("tp", "pp", "ep", "attention_dp")),
-                *(texts[name][i] for name in ("weight_dtype", "kv_dtype", "moe_dtype")),
-            )
+            Setup(model[i], gpu[i], engine[i], tp[i], pp[i], ep[i], dp[i], weight[i], kv[i], moe[i])
             for i in range(len(columns))
         ]
         self._cost, self._params = cost, params
