@@ -200,7 +200,7 @@ def _features(m: Measured) -> tuple[F64, F64]:
     return np.stack(columns, axis=1), np.asarray(m.step_time_s, dtype=np.float64)
 
 
-_NEUTRAL: dict[str, Any] = {"kernel_time_factor": 1.0, "step_overhead_s": 0.0, "layer_overhead_s": 0.0, "sequence_overhead_s": 0.0}
+_NEUTRAL: dict[str, Any] = dict.fromkeys(PARAMETERS, 0.0) | {"kernel_time_factor": 1.0}
 
 
 def _fit(features: F64, times: F64, names: Sequence[str], rows: np.ndarray) -> F64:

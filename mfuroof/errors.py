@@ -78,7 +78,7 @@ class UnknownNameError(MfuroofError, LookupError):
 
 
 class MissingTableError(MfuroofError, LookupError):
-    """No measured table covers what was asked; the text says what was sought, what exists and what `missing=` allows."""
+    """No measured table covers what was asked; the text says what was sought, what exists and the way out."""
 
     def __init__(self, sought: str, exists: Sequence[str], remedy: str = "") -> None:
         self.sought, self.exists, self.remedy = sought, tuple(exists), remedy

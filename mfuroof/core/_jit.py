@@ -62,7 +62,7 @@ def _octave_python(x: float) -> int:
     return -1023 if x == 0.0 else math.frexp(x)[1] - 1
 
 
-if config.DISABLE_JIT:
+if getattr(config, "DISABLE_JIT", 0):
     octave = _octave_python
 else:
 
