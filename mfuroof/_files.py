@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,6 +25,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         partial.write_bytes(content)
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder may be the very thing that is wrong
+            partial.unlink(missing_ok=True)
         reason = f"{path}: cannot be written: {error.strerror}. Choose another place for the output."
         raise OutputError(reason) from error

@@ -14,6 +14,8 @@ others up, because attention is priced at the utilisation of the batch it is par
 
 from __future__ import annotations
 
+import dataclasses
+
 import naive_step
 import numpy as np
 import numpy.testing as npt
@@ -251,6 +253,25 @@ def test_another_layer_is_never_faster(name):
     assert_no_faster(many, more)
     busy = few > 0
     assert (more[busy] > few[busy]).all()
+
+
+@pytest.mark.parametrize("share", [0.9, 0.3])
+@pytest.mark.parametrize("resource", ["hbm_bytes_per_s", "peak_flops_per_s", "nvlink_bytes_per_s"])
+def test_a_slower_resource_is_never_faster_and_costs_at_most_its_share(resource, share):
+    base = evaluator("70B fp8 on 4 H100")
+    batch = StepBatch.uniform(*sweep(size(10_000, 200), seed=6))
+
+    def time(factor):
+        value = getattr(base.hardware, resource)
+        slower = value * factor if isinstance(value, float) else {k: v * factor for k, v in value.items()}
+        hardware = dataclasses.replace(base.hardware, **{resource: slower})
+        return mr.StepEvaluator(base.model, hardware, tp_size=4).step_time(batch)
+
+    before, after = base.step_time(batch), time(share)
+    npt.assert_array_equal(time(1.0), before)
+    assert_no_faster(after, before)
+    assert_no_faster(before / share, after)
+    assert (after > before * 1.001).any()
 
 
 @given(st.lists(st.tuples(counts(2048), counts(131072)), min_size=1, max_size=8), counts(64, minimum=1))

@@ -13,8 +13,8 @@ from mfuroof.cli.output import print_json
 __all__ = ["EXAMPLES", "export"]
 
 EXAMPLES = (
-    "mfuroof export Llama-3.1-8B --gpu h100_sxm --format dynamo -o perf.npz",
-    "mfuroof export Llama-3.1-70B --tp 4 --format llmservingsim -o perf",
+    "mfuroof export Llama-3.1-8B --gpu h100_sxm --format dynamo --out perf.npz",
+    "mfuroof export Llama-3.1-70B --tp 4 --format llmservingsim --out perf",
 )
 _LIMITS = {
     "npz": ("max_tokens", "max_context", "max_decode_batch"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -64,7 +65,8 @@ def write_table(table: pa.Table, path: str | Path) -> None:
             parquet.write_table(table, partial)
         os.replace(partial, path)
     except (pa.ArrowException, OSError) as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error}. Choose another place for the output.") from error
 
 

@@ -188,9 +188,10 @@ class Engine:
             prefill_offsets=np.zeros(steps + 1, np.int64),
         )
         seconds = self.evaluator.step_time(batch)
-        if self._coming:
-            before = int(np.searchsorted(self._clock + np.cumsum(seconds), self._coming[0][0]))
-            seconds = seconds[: before + self.policy.lag_steps]
+        if self._coming:  # it is seen once the step `lag_steps` before the next has started after it came
+            starts = np.concatenate([self._starts, self._clock + np.cumsum(seconds)])
+            first = int(np.searchsorted(starts, self._coming[0][0]))
+            seconds = seconds[: max(first + self.policy.lag_steps - len(self._starts), 1)]
         self._advance(seconds)
         self._decoded(requests, seconds.size)
         self._retire()
