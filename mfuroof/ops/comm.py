@@ -10,7 +10,7 @@ from mfuroof._types import F64, freeze
 from mfuroof.core.sources import Source
 from mfuroof.errors import MissingTableError
 from mfuroof.hardware import Hardware
-from mfuroof.ops.curves import MAX_TOKENS, Curve, affine_curve
+from mfuroof.ops.curves import MAX_TOKENS, Curve, affine_curve, fastest
 from mfuroof.ops.select import holdings, rows
 from mfuroof.params import CostParams
 from mfuroof.tables.store import KernelTables, available, load_tables
@@ -79,7 +79,7 @@ class Collectives:
             if (curve := self._measured(tables, op, backend, dtype, num_gpus, elements_per_token)) is not None
         ]
         if curves:
-            return curves[0] if self.params.collective == "first" else _fastest(curves)
+            return curves[0] if self.params.collective == "first" else fastest(curves)
         if self.params.missing == "raise":
             raise MissingTableError(
                 f"{op} over {num_gpus} GPUs on {self.tables.gpu} ({self.tables.engine})",
@@ -126,18 +126,6 @@ def link_bytes_per_s(hardware: Hardware, num_gpus: int) -> float:
     if not hardware.nvlink_bytes_per_s and num_gpus <= 8:  # cards of one host without a bridge talk over PCIe
         return hardware.pcie_bytes_per_s or outside or float("inf")
     return (inside if num_gpus <= hardware.num_nvlink_gpus or not outside else outside) or float("inf")
-
-
-def _fastest(curves: list[Curve]) -> Curve:
-    """Return the lower envelope of curves on all their knots."""
-    knots = np.unique(np.concatenate([c.knots for c in curves]))
-    times = np.stack([c.at(knots) for c in curves])
-    codes = np.stack([c.source_at(knots) for c in curves])
-    best = np.argmin(times, axis=0)
-    each = np.arange(knots.size)
-    return Curve(
-        freeze(knots), freeze(times[best, each]), curves[int(best[-1])].beyond_s, freeze(codes[best, each], np.uint8)
-    )
 
 
 def collective_curve(elements: F64, latency_s: F64, elements_per_token: float, source: Source = Source.EXACT) -> Curve:

@@ -10,7 +10,7 @@ import numpy as np
 from mfuroof._types import F64, U8, freeze
 from mfuroof.core.sources import Source
 
-__all__ = ["MAX_TOKENS", "SPIKE", "Curve", "Op", "Resource", "affine_curve", "without_spikes"]
+__all__ = ["MAX_TOKENS", "SPIKE", "Curve", "Op", "Resource", "affine_curve", "fastest", "without_spikes"]
 
 MAX_TOKENS = 32_768
 """Last breakpoint of a bound curve, the largest m that tables hold; beyond it the last slope goes on."""
@@ -90,6 +90,18 @@ def affine_curve(fixed_s: float, per_count_s: float) -> Curve:
         per_count_s,
         freeze([Source.ROOFLINE] * 2, np.uint8),
         measured=False,
+    )
+
+
+def fastest(curves: list[Curve]) -> Curve:
+    """Return the lower envelope of curves on all their knots."""
+    knots = np.unique(np.concatenate([c.knots for c in curves]))
+    times = np.stack([c.at(knots) for c in curves])
+    codes = np.stack([c.source_at(knots) for c in curves])
+    best = np.argmin(times, axis=0)
+    each = np.arange(knots.size)
+    return Curve(
+        freeze(knots), freeze(times[best, each]), curves[int(best[-1])].beyond_s, freeze(codes[best, each], np.uint8)
     )
 
 

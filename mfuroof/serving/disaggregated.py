@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["DisaggregatedResult", "disaggregated"]
 
 _HALVINGS = 45
+_LEAST_SPARE = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,9 +137,10 @@ def disaggregated(
         problems.add("decode", decode.model.name, f"the model of the prefill pool, {prefill.model.name}")
     link = min(prefill.hardware.network_bytes_per_s, decode.hardware.network_bytes_per_s)
     if link_bytes_per_s is not None:
-        link = problems.number(
-            "link_bytes_per_s", link_bytes_per_s, 0.0, np.inf if link_bytes_per_s == np.inf else 1e18
-        )
+        if link_bytes_per_s != np.inf:
+            link = problems.number("link_bytes_per_s", link_bytes_per_s, 0.0, 1e18, open_low=True)
+        else:
+            link = np.inf
     elif not link:
         problems.add("link_bytes_per_s", "no network in the catalogue", "the rate of the link")
     problems.raise_if_any()
@@ -211,13 +213,11 @@ class _Pools:
         return self.num_decode * self.lanes * batch / (self.gaps * self.step_s(batch))
 
     def wait_s(self, rate: F64) -> F64:
-        """Return the queue before the prefill pool, infinite at its limit. [s]"""
+        """Return the queue before the prefill pool, beyond all bounds at its limit. [s]"""
         n = float(self.servers)
         rho = rate * self.prefill_s / n
-        spare = np.maximum(1.0 - rho, 0.0)
-        with np.errstate(divide="ignore"):
-            queue = 0.5 * np.minimum(rho, 1.0) ** (np.sqrt(2.0 * (n + 1.0)) - 1.0) * self.prefill_s / (n * spare)
-        return np.where(spare > 0, queue, np.inf)
+        spare = np.maximum(1.0 - rho, _LEAST_SPARE)
+        return 0.5 * np.minimum(rho, 1.0) ** (np.sqrt(2.0 * (n + 1.0)) - 1.0) * self.prefill_s / (n * spare)
 
     def closed(self, clients: F64, transfer: F64) -> DisaggregatedResult:
         """Return the steady state of ``clients`` that keep one request each in the system."""
@@ -251,8 +251,9 @@ class _Pools:
             low, high = np.where(over, low, middle), np.where(over, middle, high)
         full = arrivals >= most
         batch = np.where(full, self.places, low)
-        rate = np.minimum(np.minimum(arrivals, most), self.servers / self.prefill_s)
-        wait = self.wait_s(arrivals)
+        able = self.servers / self.prefill_s
+        rate = np.minimum(np.minimum(arrivals, most), able)
+        wait = np.where(arrivals < able, self.wait_s(arrivals), np.inf)
         return self._result(batch, rate, wait, transfer, np.where(full, np.inf, 0.0))
 
     def _result(self, batch: F64, rate: F64, wait: F64, transfer: F64, decode_wait: F64) -> DisaggregatedResult:
