@@ -246,7 +246,7 @@ def decode_frontier(measured, rows, columns):
             elif i == 0 or j > longest:  # the slope of the last octave
                 row.append(row[j - 1] + 2 * max(row[j - 1] - row[j - 2], 0))
             else:  # as the next smaller batch grows there, for twice the requests
-                row.append(row[known[-1]] + 2 * (grid[i - 1][j] - grid[i - 1][known[-1]]))
+                row.append(row[known[-1]] + 2 * max(grid[i - 1][j] - grid[i - 1][known[-1]], 0))
         grid.append(row)
     return grid
 
@@ -255,6 +255,9 @@ def prefill_frontier(measured, rows, columns, blend):
     """Fill a grid of prefill attention from {(batch exponent, length exponent): time}; batch 1 was measured."""
     measured = dict(measured)
     lengths = sorted({j for _, j in measured if (0, j) in measured})
+    for i in range(1, rows):  # two half batches where a batch was not measured at all
+        if not any(b == i for b, _ in measured):
+            measured |= {(i, j): 2 * measured[i - 1, j] for j in lengths if (i - 1, j) in measured}
     for j in lengths:
         largest = max(i for i, x in measured if x == j)
         for i in range(largest + 1, rows):  # two half batches

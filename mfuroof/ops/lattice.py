@@ -79,7 +79,7 @@ def decode_grid(batch: I64, kv_len: I64, latency_s: F64, *, monotone: bool) -> D
             elif i == 0 or j > longest:
                 grid[i, j] = grid[i, j - 1] + 2.0 * max(grid[i, j - 1] - grid[i, j - 2], 0.0)
             else:
-                grid[i, j] = grid[i, last] + 2.0 * (grid[i - 1, j] - grid[i - 1, last])
+                grid[i, j] = grid[i, last] + 2.0 * max(grid[i - 1, j] - grid[i - 1, last], 0.0)
     if monotone:
         isotonic_grid(grid, MAX_ROUNDS, TOLERANCE)
     return DecodeGrid(grid, source)
@@ -99,9 +99,10 @@ def prefill_grid(batch: I64, new_tokens: I64, latency_s: F64, *, monotone: bool,
         Fewer than two lengths were measured for one prompt.
     """
     grid, source = _measured(batch, new_tokens, latency_s, PREFILL_BATCH_OCTAVES, despike=monotone)
+    unmeasured = np.isnan(grid).all(axis=1)
     for j in range(LENGTH_OCTAVES):
         for i in range(PREFILL_BATCH_OCTAVES):
-            if np.isnan(grid[i, j]) and i > 0 and np.isnan(grid[i:, j]).all():
+            if np.isnan(grid[i, j]) and i > 0 and (unmeasured[i] or np.isnan(grid[i:, j]).all()):
                 grid[i, j] = 2.0 * grid[i - 1, j]
     measured = np.flatnonzero(np.isfinite(grid[0]))
     lengths = 2.0 ** np.arange(LENGTH_OCTAVES)

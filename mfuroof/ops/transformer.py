@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mfuroof._boundary import Problems
 from mfuroof.engines import EngineProfile
 from mfuroof.errors import ConfigError, Problem
+from mfuroof.hardware import Hardware
 from mfuroof.models import AttentionSpec, LayerSpec, ModelConfig
 from mfuroof.ops.attention import AttentionLayers, AttentionShape
 from mfuroof.ops.comm import Collectives
@@ -75,7 +76,7 @@ def forward_pass(
     """
     check_parallel(model, parallel)
     params = measured.params
-    fused = params.engine_habits and measured.hardware.arch.split()[0] in profile.fuses_all_reduce_norm
+    fused = params.engine_habits and fuses_all_reduce(measured.hardware, profile)
     links = Collectives(measured.tables, measured.reference, measured.hardware, params, fused)
     build = Builder(model, parallel, measured, links)
     ops = [build.elementwise("embedding", 1, float(ACTIVATION_BYTES * model.hidden_size))]
@@ -99,6 +100,12 @@ def forward_pass(
 def local_kv_heads(attention: AttentionSpec, tp_size: int) -> int:
     """Return the KV heads one rank holds: replicated where there are fewer than ranks."""
     return max(1, attention.num_key_value_heads // tp_size)
+
+
+def fuses_all_reduce(hardware: Hardware, profile: EngineProfile) -> bool:
+    """Say whether the engine fuses the all-reduce with the norm there: those kernels need NVLink."""
+    generation = hardware.arch.split()[0] if hardware.arch else ""
+    return generation in profile.fuses_all_reduce_norm and hardware.nvlink_bytes_per_s > 0
 
 
 def attends_in_fp8(model: ModelConfig) -> bool:

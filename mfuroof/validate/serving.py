@@ -75,6 +75,10 @@ def validate_serving(
         blank |= ~(numbers[name] >= 1)
     for i in np.flatnonzero(blank):
         errors[i] = "input_len, output_len or concurrency is missing or below 1"
+    apart = ~blank & (columns.text("mode", "agg") != "agg")
+    for i in np.flatnonzero(apart):
+        errors[i] = "pools apart (mode is not agg): their sizes are not in the table"
+    blank |= apart
     for setup, rows in setups.groups().items():
         for spread in dict.fromkeys(lengths[rows]):
             some = rows[(lengths[rows] == spread) & ~blank[rows]]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mfuroof._types import F64
 from mfuroof.errors import MfuroofError
 from mfuroof.models import ModelConfig, known_models
 from mfuroof.units import MS
@@ -22,7 +23,7 @@ def is_silicon(columns: Columns) -> bool:
 def serving_columns(columns: Columns) -> Columns:
     """Return the table with the columns of `validate_serving`.
 
-    Lengths: where ``len_factor`` is below 1, prompts and outputs were drawn evenly from [0.8 L, L]; otherwise all are
+    Concurrency: the batch size where it is not given. Lengths: where ``len_factor`` is below 1, prompts and outputs were drawn evenly from [0.8 L, L]; otherwise all are
     of the length given. Precision: ``fp8`` and ``fp4`` are the checkpoint's own where it has that width, a published
     NVFP4 checkpoint where there is one, or else a conversion of the model. KV cache: 8 bits where the weights are
     quantised, but for vLLM on Hopper, whose recipes leave the cache in the model's dtype (it takes the dtype of a
@@ -34,19 +35,18 @@ def serving_columns(columns: Columns) -> Columns:
     named = [_checkpoint(m, p) for m, p in zip(model, precision, strict=True)]
     quantised = np.array([p in ("fp8", "fp4") for p in precision], dtype=bool)
     sixteen_bit = np.array([e == "vllm" and g.startswith(("h1", "h2", "h8")) for e, g in zip(engine, gpu, strict=True)])
+    clients = columns.number("concurrency")
     table: dict[str, Any] = {
         "model": [name for name, _ in named],
         "gpu": gpu,
         "engine": engine,
-        "tp": columns.number("tp_size", 1.0),
-        "pp": columns.number("pp_size", 1.0),
-        "ep": columns.number("moe_ep_size", 1.0),
-        "attention_dp": columns.number("attention_dp_size", 1.0),
+        **_degrees(columns),
         "weight_dtype": [dtype for _, dtype in named],
         "kv_dtype": np.where(quantised, np.where(sixteen_bit, "bf16", "fp8"), ""),
         "input_len": columns.number("isl"),
         "output_len": columns.number("osl"),
-        "concurrency": columns.number("concurrency"),
+        "concurrency": np.where(np.isnan(clients), columns.number("batch_size"), clients),
+        "mode": columns.text("mode", "agg"),
         "length_distribution": np.where(factor < 1.0, "uniform", "fixed"),
         "ttft_s": columns.number("silicon_ttft_ms") * MS,
         "tpot_s": columns.number("silicon_tpot_ms") * MS,
@@ -55,6 +55,19 @@ def serving_columns(columns: Columns) -> Columns:
         "source": columns.text("source"),
     }
     return Columns(table)
+
+
+def _degrees(columns: Columns) -> dict[str, F64]:
+    """Return parallel degrees; where ranks of attention data parallelism are counted into tp_size, as GPUs show."""
+    tp, pp = columns.number("tp_size", 1.0), columns.number("pp_size", 1.0)
+    dp, gpus = columns.number("attention_dp_size", 1.0), columns.number("gpus")
+    counted_in = (dp > 1) & (tp * pp == gpus) & (tp % dp == 0)
+    return {
+        "tp": np.where(counted_in, tp / dp, tp),
+        "pp": pp,
+        "ep": columns.number("moe_ep_size", 1.0),
+        "attention_dp": dp,
+    }
 
 
 def _checkpoint(model: str, precision: str) -> tuple[str, str]:
