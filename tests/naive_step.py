@@ -18,6 +18,8 @@ import math
 
 
 def between(x0, x1, y0, y1, x):
+    if x == x1:
+        return y1
     return y0 + (x - x0) / (x1 - x0) * (y1 - y0)
 
 
