@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mfuroof.models import ModelConfig, get_model, known_models
     from mfuroof.parallel import Parallel
     from mfuroof.params import CostParams
-    from mfuroof.predict import predict_steps
+    from mfuroof.predict import predict_serving, predict_steps
     from mfuroof.step import StepEvaluator
     from mfuroof.sweep import Sweep, run_sweep, sweep_batches
     from mfuroof.tables.store import load_tables
@@ -68,6 +68,7 @@ _HOMES = {
     "load_bench_data": "mfu_database",
     "load_catalogue": "hardware",
     "load_tables": "tables.store",
+    "predict_serving": "predict",
     "predict_steps": "predict",
     "run_sweep": "sweep",
     "sweep_batches": "sweep",
@@ -102,6 +103,7 @@ __all__ = [
     "load_catalogue",
     "load_tables",
     "lookup",
+    "predict_serving",
     "predict_steps",
     "quant",
     "run_sweep",

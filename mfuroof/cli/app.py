@@ -54,6 +54,8 @@ for title, name, function, lines in (
 ):
     group = typer.Typer(help=title, no_args_is_help=True)
     add_command(group, function.__name__, function, lines)
+    if name == "predict":
+        add_command(group, "serving", predict.serving, predict.SERVING_EXAMPLES)
     app.add_typer(group, name=name)
 
 app.add_typer(quant.app, name="quant")

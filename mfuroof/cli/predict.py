@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mfuroof.cli import options as o
 from mfuroof.cli.output import count, print_json
 
-__all__ = ["EXAMPLES", "steps"]
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["EXAMPLES", "SERVING_EXAMPLES", "serving", "steps"]
 
 EXAMPLES = (
     "mfuroof predict steps configurations.csv predicted.parquet",
     "mfuroof predict steps in.parquet out.csv --preset aiconfigurator",
 )
+
+
+SERVING_EXAMPLES = ("mfuroof predict serving configurations.csv predicted.csv",)
 
 
 def steps(
@@ -39,6 +45,31 @@ def steps(
     family, params = cost_and_params(cost, preset, missing)
     result = predict_steps(read_table(source), cost=family, params=params, threads=threads)
     write_table(result, target)
+    _report(result, target, json)
+
+
+def serving(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="CSV or Parquet table of configurations.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="CSV or Parquet table to write, by its suffix.")],
+    missing: o.Missing = None,
+    json: o.Json = False,
+) -> None:
+    """Add TTFT, TPOT and throughput under load to each row of a table.
+
+    Required columns: model, gpu, input_len, output_len, concurrency. Optional: engine, tp, pp, ep, attention_dp,
+    weight_dtype, kv_dtype, max_batch_tokens, cached_prefix_len. A row that cannot be answered gets nulls and an error
+    text; the others are answered.
+    """
+    from mfuroof.cli.costs import cost_and_params
+    from mfuroof.predict import predict_serving, read_table, write_table
+
+    family, params = cost_and_params(None, None, missing)
+    result = predict_serving(read_table(source), cost=family, params=params)
+    write_table(result, target)
+    _report(result, target, json)
+
+
+def _report(result: pa.Table, target: Path, json: bool) -> None:
     failed = result.num_rows - result.column("error").null_count
     if json:
         print_json({"rows": result.num_rows, "rows_without_answer": failed, "path": str(target)})

@@ -99,7 +99,7 @@ def prefill_grid(batch: I64, new_tokens: I64, latency_s: F64, *, monotone: bool,
         Fewer than two lengths were measured for one prompt.
     """
     grid, source = _measured(batch, new_tokens, latency_s, PREFILL_BATCH_OCTAVES, despike=monotone)
-    unmeasured = np.isnan(grid).all(axis=1)
+    unmeasured = np.asarray(np.isnan(grid).all(axis=1))
     for j in range(LENGTH_OCTAVES):
         for i in range(PREFILL_BATCH_OCTAVES):
             if np.isnan(grid[i, j]) and i > 0 and (unmeasured[i] or np.isnan(grid[i:, j]).all()):

@@ -20,7 +20,7 @@ from mfuroof.params import CostParams
 from mfuroof.predict.rows import Rows, as_count, scatter
 from mfuroof.step import StepEvaluator
 
-__all__ = ["STEP_COLUMNS", "predict_steps"]
+__all__ = ["STEP_COLUMNS", "bind", "keys", "predict_steps"]
 
 UNIFORM = ("decode_batch", "decode_context", "prefill_batch", "prefill_new_tokens", "prefill_context")
 LISTS = ("decode_contexts", "prefill_contexts", "prefill_tokens")
@@ -69,9 +69,9 @@ def predict_steps(
     else:
         shapes = {name: rows.counts(name) for name in UNIFORM}
     results: list[tuple[I64, StepResult]] = []
-    for key, members in rows.groups(_keys(rows)):
+    for key, members in rows.groups(keys(rows)):
         try:
-            evaluator = _evaluator(key, cost, params)
+            evaluator = bind(key, cost, params)
             columns = {name: values[members] for name, values in shapes.items()} if uniform else {}
             batch = StepBatch.uniform(**columns) if uniform else _ragged(shapes, members)
             results.append((members, evaluator.evaluate(batch, threads=threads)))
@@ -81,18 +81,19 @@ def predict_steps(
     return rows.answered(_columns(len(rows), results))
 
 
-def _keys(rows: Rows) -> dict[str, Any]:
-    """Columns that decide which evaluator a row needs."""
+def keys(rows: Rows, dp_column: str = "dp") -> dict[str, Any]:
+    """Return the columns that decide which evaluator a row needs."""
     model, gpu = rows.texts("model"), rows.texts("gpu")
     for i, (m, g) in enumerate(zip(model, gpu, strict=True)):
         if m is None or g is None:
             rows.fail(i, f"{'model' if m is None else 'gpu'}: found a blank, expected a name")
-    degrees = {name: rows.counts(name, default=1, minimum=1) for name in ("tp", "pp", "ep", "dp")}
+    degrees = {name: rows.counts(name, default=1, minimum=1) for name in ("tp", "pp", "ep", dp_column)}
     dtypes = {name: rows.texts(name) for name in ("weight_dtype", "kv_dtype")}
     return {"model": model, "gpu": gpu, "engine": rows.texts("engine", "vllm"), **degrees, **dtypes}
 
 
-def _evaluator(key: tuple[Any, ...], cost: str, params: CostParams | None) -> StepEvaluator:
+def bind(key: tuple[Any, ...], cost: str, params: CostParams | None) -> StepEvaluator:
+    """Return the evaluator of one row's `keys`."""
     model, gpu, engine, tp, pp, ep, dp, weight_dtype, kv_dtype = key
     with warnings.catch_warnings():  # one row's oddity must not stop or spam a table of thousands
         warnings.simplefilter("ignore", MfuroofWarning)

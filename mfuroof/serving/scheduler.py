@@ -109,7 +109,11 @@ SCHEDULERS = MappingProxyType(
         ),
     }
 )
-"""The engines with the settings their servers start with."""
+"""The engines with the settings their servers start with.
+
+``layer_launch_s`` and ``request_overhead_s`` are the two numbers of the serving view that were fitted, on development
+measurements (benchmarks/accuracy.py holds models and GPUs out); everything else is how the engines work.
+"""
 
 
 def scheduler_of(engine: str) -> Scheduler:

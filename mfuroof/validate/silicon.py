@@ -23,11 +23,12 @@ def is_silicon(columns: Columns) -> bool:
 def serving_columns(columns: Columns) -> Columns:
     """Return the table with the columns of `validate_serving`.
 
-    Concurrency: the batch size where it is not given. Lengths: where ``len_factor`` is below 1, prompts and outputs were drawn evenly from [0.8 L, L]; otherwise all are
-    of the length given. Precision: ``fp8`` and ``fp4`` are the checkpoint's own where it has that width, a published
-    NVFP4 checkpoint where there is one, or else a conversion of the model. KV cache: 8 bits where the weights are
-    quantised, but for vLLM on Hopper, whose recipes leave the cache in the model's dtype (it takes the dtype of a
-    flag, not of the checkpoint; where requests begin to queue shows it).
+    Concurrency: the batch size where it is not given. Lengths: where ``len_factor`` is below 1, prompts and outputs
+    were drawn evenly from [0.8 L, L]; otherwise all are of the length given. Precision: ``fp8`` and ``fp4`` are the
+    checkpoint's own where it has that width, a published NVFP4 checkpoint where there is one, or else a conversion of
+    the model. KV cache: 8 bits where the weights are quantised, but for vLLM on Hopper, whose recipes leave the cache
+    in the model's dtype (it takes the dtype of a flag, not of the checkpoint; where requests begin to queue, and how
+    TPOT grows with the batch, show it).
     """
     model, precision = columns.text("model_path"), columns.text("precision")
     engine, gpu = columns.text("backend"), columns.text("system")
