@@ -8,7 +8,13 @@ from pathlib import Path
 
 from mfuroof.errors import OutputError
 
-__all__ = ["write_atomically"]
+__all__ = ["refuse_irregular", "write_atomically"]
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raise `OutputError` where something that is no regular file stands: a rename would replace a device or a pipe."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise OutputError(f"{path}: is no regular file. Choose another place for the output.")
 
 
 def write_atomically(path: str | Path, content: bytes) -> None:
@@ -20,6 +26,7 @@ def write_atomically(path: str | Path, content: bytes) -> None:
         The file cannot be written; what stood under the name before still does.
     """
     path = Path(path)
+    refuse_irregular(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content)

@@ -91,7 +91,8 @@ def test_values_that_peers_get_wrong() -> None:
 
 def test_tables_name_the_measured_devices() -> None:
     named = {d: get_hardware(d).tables for d in DEVICES if get_hardware(d).tables}
-    assert named == {d: d for d in ("h100_sxm", "h200_sxm", "a100_sxm", "l40s", "b200_sxm")}
+    measured = ("h100_sxm", "h200_sxm", "a100_sxm", "l40s", "rtx_pro_6000_server", "b200_sxm", "b300_sxm")
+    assert named == {d: d for d in measured}
 
 
 @pytest.mark.parametrize(

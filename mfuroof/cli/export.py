@@ -14,7 +14,7 @@ __all__ = ["EXAMPLES", "export"]
 
 EXAMPLES = (
     "mfuroof export Llama-3.1-8B --gpu h100_sxm --format dynamo --out perf.npz",
-    "mfuroof export Llama-3.1-70B --tp 4 --format llmservingsim --out perf",
+    "mfuroof export Llama-3.1-70B --gpu h100_sxm --format splitwise --out p.csv",
 )
 _LIMITS = {
     "npz": ("max_tokens", "max_context", "max_decode_batch"),

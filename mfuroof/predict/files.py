@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mfuroof._files import refuse_irregular
 from mfuroof.errors import InputError, OutputError, Problem, TableFormatError
 
 __all__ = ["read_table", "write_table"]
@@ -53,6 +54,7 @@ def write_table(table: pa.Table, path: str | Path) -> None:
     """
     path = Path(path)
     _check_suffix(path)
+    refuse_irregular(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if path.suffix == ".csv":

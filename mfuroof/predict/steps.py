@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mfuroof._boundary import Problems
 from mfuroof._types import I64
 from mfuroof.batch import StepBatch
 from mfuroof.breakdown import StepResult
@@ -56,6 +57,9 @@ def predict_steps(
     InputError
         A required column is missing, or both spellings of a shape are there.
     """
+    problems = Problems()
+    problems.positive_int("threads", threads)
+    problems.raise_if_any()
     rows = Rows(table)
     rows.require("model", "gpu")
     uniform, lists = [c for c in UNIFORM if rows.has(c)], [c for c in LISTS if rows.has(c)]
