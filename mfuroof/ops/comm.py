@@ -73,7 +73,7 @@ class Collectives:
             engines = available().get(self.tables.gpu, {})
             sources += [load_tables(self.tables.gpu, e) for e in engines if e != self.tables.engine]
         curves = [
-            curve
+            curve if tables is self.tables else curve.substituted()
             for tables in sources
             for backend, dtype in BACKENDS
             if (curve := self._measured(tables, op, backend, dtype, num_gpus, elements_per_token)) is not None

@@ -58,6 +58,10 @@ class Curve:
         """Return the curve with all times multiplied."""
         return replace(self, time_s=freeze(self.time_s * factor), beyond_s=self.beyond_s * factor)
 
+    def substituted(self) -> Curve:
+        """Return the curve marked as standing in for another."""
+        return replace(self, source=np.maximum(self.source, np.uint8(Source.SUBSTITUTED)))
+
     def at(self, counts: F64) -> F64:
         """Return times at ``counts``; below the first knot its value holds."""
         inside = np.interp(counts, self.knots, self.time_s)

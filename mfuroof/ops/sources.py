@@ -93,10 +93,14 @@ class MeasuredOps:
         MissingTableError
             No experts of that dtype or a related one were measured and ``params.missing`` is ``"raise"``.
         """
-        tables = [self._experts_table(name, shape) for name in (dtype, *ALSO_RUNS.get(dtype, ()))]
-        curves = [table.curve(shape, num_matrices, entering) for table in tables if table is not None]
+        curves = []
+        for name in (dtype, *ALSO_RUNS.get(dtype, ())):
+            table = self._experts_table(name, shape)
+            if table is not None:
+                curve = table.curve(shape, num_matrices, entering)
+                curves.append(curve if name == dtype else curve.substituted())
         if curves:
-            return fastest(curves) if len(curves) > 1 else curves[0]
+            return fastest(curves)
         if self.params.missing == "raise":
             raise self._missing(f"{dtype} experts", "moe", "dtype", "distribution")
         rate = GemmRoofline.of(self.hardware, format_of(dtype))
