@@ -115,7 +115,7 @@ class StepEvaluator:
             self.model = self.model.with_precision(**chosen)
         if runtime is not None:
             given = runtime if isinstance(runtime, RuntimePrecision) else RuntimePrecision.from_mapping(runtime)
-            self.model = given.applied(self.model)
+            self.model = given.applied(self.model, cost)
         self.hardware = hardware if isinstance(hardware, Hardware) else get_hardware(hardware)
         self.parallel = Parallel(tp_size, pp_size, ep_size, dp_size)
         self.cost = choice("cost", cost, COSTS)
@@ -185,23 +185,39 @@ class StepEvaluator:
             ``out`` or ``threads`` do not fit.
         """
         _check_batch(batch)
-        times = _output(out, len(batch))
+        times = _output(out, (len(batch),))
         _in_threads(lambda a, b: self.bound.step_times(batch.slice(a, b), times[a:b]), len(batch), threads)
         return times
 
-    def evaluate(self, batch: StepBatch, threads: int = 1) -> StepResult:
-        """Return times with their breakdown; see `StepResult`. Arguments as in `step_time`."""
+    def evaluate(self, batch: StepBatch, threads: int = 1, out: F64 | None = None) -> StepResult:
+        """Return times with their breakdown.
+
+        Parameters
+        ----------
+        batch, threads
+            As in `step_time`.
+        out : shape (1 + len(components), n), float64, contiguous
+            Where to write the step times (row 0) and the time of each component; the result's arrays are read-only
+            views of it. A new array when left out: then most of the time goes into getting memory from the system.
+
+        Returns
+        -------
+        StepResult
+
+        Raises
+        ------
+        InputError
+            As in `step_time`.
+        """
         _check_batch(batch)
         n = len(batch)
-        parts = np.empty((len(self.components), n))
+        rows = _output(out, (1 + len(self.components), n))
 
         def fill(a: int, b: int) -> None:
-            piece = np.empty((len(self.components), b - a))
-            self.bound.component_times(batch.slice(a, b), piece)
-            parts[:, a:b] = piece
+            self.bound.breakdown(batch.slice(a, b), rows, a)
 
         _in_threads(fill, n, threads)
-        return StepResult(self.step_time(batch, threads), self.components, parts, batch, self.bound)
+        return StepResult(rows[0], self.components, rows[1:], batch, self.bound)
 
     def step_time_scalar(
         self,
@@ -260,13 +276,13 @@ def _check_batch(batch: Any) -> None:
         raise InputError(Problem("batch", type(batch).__name__, expected))
 
 
-def _output(out: F64 | None, n: int) -> F64:
+def _output(out: F64 | None, shape: tuple[int, ...]) -> F64:
     if out is None:
-        return np.empty(n)
+        return np.empty(shape)
     problems = Problems()
-    if not isinstance(out, np.ndarray) or out.dtype != np.float64 or out.shape != (n,) or not out.flags.c_contiguous:
+    if not isinstance(out, np.ndarray) or out.dtype != np.float64 or out.shape != shape or not out.flags.c_contiguous:
         found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        problems.add("out", found, f"a contiguous float64 array of shape ({n},)")
+        problems.add("out", found, f"a contiguous float64 array of shape {shape}")
     elif not out.flags.writeable:
         problems.add("out", "a read-only array", "a writable one")
     problems.raise_if_any()

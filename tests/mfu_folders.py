@@ -47,9 +47,10 @@ def times(bound, batch):
 
 
 def parts(bound, batch):
-    out = np.full((len(bound.components), len(batch)), np.nan)
-    bound.component_times(batch, out)
-    return dict(zip(bound.components, out, strict=True))
+    rows = np.full((1 + len(bound.components), len(batch)), np.nan)
+    bound.breakdown(batch, rows)
+    np.testing.assert_array_equal(rows[0], times(bound, batch))
+    return dict(zip(bound.components, rows[1:], strict=True))
 
 
 def ragged(*steps):

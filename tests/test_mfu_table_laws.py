@@ -9,7 +9,7 @@ import numpy.testing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mfu_folders import GPU, OURS, RAW, bind, put_attention, put_gemm, ragged, steps, times
+from mfu_folders import GPU, OURS, RAW, bind, parts, put_attention, put_gemm, ragged, steps, times
 
 from mfuroof.batch import StepBatch
 from mfuroof.models import ModelConfig
@@ -86,8 +86,7 @@ def test_uniform_equals_its_ragged_spelling(name, bounds, counts, lengths, emits
 def test_parts_combine_and_order_slices_and_splits_do_not_matter(name, bounds, given_steps, random):
     bound, batch = bounds[name], ragged(*given_steps)
     expected = times(bound, batch)
-    rows = np.empty((len(bound.components), len(batch)))
-    bound.component_times(batch, rows)
+    rows = np.array(list(parts(bound, batch).values()))
     npt.assert_allclose(bound.combine(rows), expected, rtol=1e-13)
     resources = np.empty((4, len(batch)))
     bound.resource_times(batch, resources)

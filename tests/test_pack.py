@@ -45,12 +45,14 @@ def times(tables: Tables, batch):
 
 
 def lanes(tables: Tables, batch):
-    out = np.empty((len(tables.plain["tokens"]) + len(tables.plain["sequences"]) + 2, len(batch)))
+    n = len(batch)
+    out = np.empty((1 + len(tables.plain["tokens"]) + len(tables.plain["sequences"]) + 2, n))
     if batch.form == "uniform":
-        kernel.uniform_lanes(tables.parts, *uniform_columns(batch.columns), out)
+        kernel.uniform_lanes(tables.total, tables.parts, *uniform_columns(batch.columns), 0, n, out)
     else:
-        kernel.ragged_lanes(tables.parts, *ragged_columns(batch.columns), out)
-    return out
+        kernel.ragged_lanes(tables.total, tables.parts, *ragged_columns(batch.columns), 0, n, out)
+    npt.assert_array_equal(out[0], times(tables, batch))
+    return out[1:]
 
 
 def assert_parts(tables, batch, expected):

@@ -53,18 +53,18 @@ def component_table(evaluator: StepEvaluator, batch: StepBatch) -> dict[str, F64
     MissingTableError
         As `times`.
     """
-    parts = np.empty((len(evaluator.components), len(batch)))
-    evaluator.bound.component_times(batch, parts)
-    _check_finite(parts)
-    return dict(zip(evaluator.components, parts, strict=True))
+    rows = np.empty((1 + len(evaluator.components), len(batch)))
+    evaluator.bound.breakdown(batch, rows)
+    _check_finite(rows)
+    return dict(zip(evaluator.components, rows[1:], strict=True))
 
 
 def is_additive(evaluator: StepEvaluator) -> bool:
     """Return whether the components of a step add up to its time; a roofline takes their maximum instead."""
     batch = StepBatch.uniform([0, 8, 8, 64], [0, 700, 700, 9000], [1, 0, 2, 1], [512, 0, 128, 2048], [0, 0, 64, 4096])
-    parts = np.empty((len(evaluator.components), len(batch)))
-    evaluator.bound.component_times(batch, parts)
-    return bool(np.allclose(parts.sum(axis=0), evaluator.step_time(batch), rtol=1e-9, atol=0.0, equal_nan=True))
+    rows = np.empty((1 + len(evaluator.components), len(batch)))
+    evaluator.bound.breakdown(batch, rows)
+    return bool(np.allclose(rows[1:].sum(axis=0), rows[0], rtol=1e-9, atol=0.0, equal_nan=True))
 
 
 def positive_ints(**values: Any) -> dict[str, int]:

@@ -24,14 +24,17 @@ class BoundCost(Protocol):
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Names of the parts of a step, in the order of the rows of `component_times`."""
+        """Names of the parts of a step, in the order of the rows of `breakdown`."""
         ...
 
     def step_times(self, batch: StepBatch, out: F64) -> None:
         """Fill ``out`` (n,) with step times. [s]"""
 
-    def component_times(self, batch: StepBatch, out: F64) -> None:
-        """Fill ``out`` (len(components), n) with the time of each part. [s]"""
+    def breakdown(self, batch: StepBatch, out: F64, start: int = 0) -> None:
+        """Fill ``out[:, start : start + n]``: row 0 with the bits of `step_times`, then a row a component. [s]
+
+        ``out`` is of shape (1 + len(components), at least start + n) and contiguous.
+        """
 
     def resource_times(self, batch: StepBatch, out: F64) -> None:
         """Fill ``out`` (4, n) with the time each of `RESOURCES` takes. [s]"""

@@ -117,10 +117,12 @@ class BoundConstantMfu(Refrozen):
         """Fill ``out`` (n,) with step times. [s]"""
         self._fill(batch, out, _NO_BREAKDOWN)
 
-    def component_times(self, batch: StepBatch, out: F64) -> None:
-        """Fill ``out`` (len(components), n) with the time of each part. [s]"""
-        parts = self._parts(batch)
-        out[:] = parts[[0, 1, 4, 5]] if self.rule == "joint" else parts
+    def breakdown(self, batch: StepBatch, out: F64, start: int = 0) -> None:
+        """Fill ``out[:, start : start + n]``: row 0 with step times, then a row a component. [s]"""
+        stop = start + len(batch)
+        parts = np.empty((len(formula.PARTS), len(batch)))
+        self._fill(batch, out[0, start:stop], parts)
+        out[1:, start:stop] = parts[[0, 1, 4, 5]] if self.rule == "joint" else parts
 
     def resource_times(self, batch: StepBatch, out: F64) -> None:
         """Fill ``out`` (4, n): compute and memory of both phases, communication, overhead. [s]"""
@@ -129,7 +131,7 @@ class BoundConstantMfu(Refrozen):
         out[2:] = parts[4:]
 
     def combine(self, components: F64) -> F64:
-        """Return step times (n,) from `component_times` (len(components), n): the combination rule. [s]"""
+        """Return step times (n,) from the parts of `breakdown` (len(components), n): the combination rule. [s]"""
         *phases, comm, overhead = components
         q = self.overlap_penalty
         times = [np.maximum(c, m) + q * np.minimum(c, m) for c, m in zip(phases[::2], phases[1::2], strict=True)]

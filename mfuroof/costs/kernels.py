@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mfuroof._types import F64, I64, U8
-from mfuroof.batch import RaggedColumns, StepBatch, UniformColumns
+from mfuroof._types import F64, U8
+from mfuroof.batch import StepBatch, UniformColumns
 from mfuroof.core import step as kernel
 from mfuroof.core.isotonic import isotonic
 from mfuroof.core.step import StepTables
 from mfuroof.costs.base import RESOURCES
+from mfuroof.costs.columns import ragged_columns, uniform_columns
 from mfuroof.costs.pack import Lanes, PrefillPart, pack
 from mfuroof.costs.provenance import SourceMap
 from mfuroof.costs.work import WorkModel
@@ -113,20 +114,20 @@ class BoundKernels:
         """Fill ``out`` (n,) with step times. [s]"""
         c = batch.columns
         if isinstance(c, UniformColumns):
-            kernel.uniform_times(self.total, *_uniform(c), out)
+            kernel.uniform_times(self.total, *uniform_columns(c), out)
         else:
-            kernel.ragged_times(self.total, *_ragged(c), out)
+            kernel.ragged_times(self.total, *ragged_columns(c), out)
 
-    def component_times(self, batch: StepBatch, out: F64) -> None:
-        """Fill ``out`` (len(components), n). [s]"""
-        _lanes(self.parts, batch, out)
+    def breakdown(self, batch: StepBatch, out: F64, start: int = 0) -> None:
+        """Fill ``out[:, start : start + n]``: row 0 with step times, then a row a component, in one pass. [s]"""
+        self._lanes(self.parts, batch, out, start)
 
     def resource_times(self, batch: StepBatch, out: F64) -> None:
         """Fill ``out`` (4, n): prefill attention counts as compute, decode attention as memory. [s]"""
-        rows = np.empty((2 * len(RESOURCES) + 2, len(batch)))
-        _lanes(self.resources, batch, rows)
         four = len(RESOURCES)
-        np.add(rows[:four], rows[four : 2 * four], out=out)
+        rows = np.empty((1 + 2 * four + 2, len(batch)))
+        self._lanes(self.resources, batch, rows, 0)
+        np.add(rows[1 : 1 + four], rows[1 + four : 1 + 2 * four], out=out)
         out[RESOURCES.index("compute")] += rows[-2]
         out[RESOURCES.index("memory")] += rows[-1]
 
@@ -165,30 +166,12 @@ class BoundKernels:
             emits,
         )
 
-
-def _uniform(c: UniformColumns) -> tuple[I64, I64, I64, I64, I64, I64]:
-    return c.decode_batch, c.decode_context, c.prefill_batch, c.prefill_new_tokens, c.prefill_context, c.emits
-
-
-def _ragged(c: RaggedColumns) -> tuple[I64, I64, I64, I64, I64, I64, I64, I64]:
-    return (
-        c.decode_offsets,
-        c.decode_contexts,
-        c.decode_counts,
-        c.prefill_offsets,
-        c.prefill_contexts,
-        c.prefill_new_tokens,
-        c.prefill_counts,
-        c.prefill_emits,
-    )
-
-
-def _lanes(tables: StepTables, batch: StepBatch, out: F64) -> None:
-    c = batch.columns
-    if isinstance(c, UniformColumns):
-        kernel.uniform_lanes(tables, *_uniform(c), out)
-    else:
-        kernel.ragged_lanes(tables, *_ragged(c), out)
+    def _lanes(self, tables: StepTables, batch: StepBatch, out: F64, start: int) -> None:
+        c, place = batch.columns, (start, start + len(batch))
+        if isinstance(c, UniformColumns):
+            kernel.uniform_lanes(self.total, tables, *uniform_columns(c), *place, out)
+        else:
+            kernel.ragged_lanes(self.total, tables, *ragged_columns(c), *place, out)
 
 
 @dataclass(frozen=True, eq=False)

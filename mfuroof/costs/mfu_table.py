@@ -154,13 +154,15 @@ class BoundMfuTable(Refrozen):
         """Fill ``out`` (n,) with step times. [s]"""
         self._fill(batch, out, _NO_BREAKDOWN)
 
-    def component_times(self, batch: StepBatch, out: F64) -> None:
-        """Fill ``out`` (len(components), n) with the time of each part. [s]"""
-        parts = self._parts(batch)
-        out[:] = parts[_ONE_PASS_ROWS] if self.components is _ONE_PASS else parts
+    def breakdown(self, batch: StepBatch, out: F64, start: int = 0) -> None:
+        """Fill ``out[:, start : start + n]``: row 0 with step times, then a row a component. [s]"""
+        stop = start + len(batch)
+        parts = np.empty((len(formula.COLUMNS), len(batch)))
+        self._fill(batch, out[0, start:stop], parts)
+        out[1:, start:stop] = parts[_ONE_PASS_ROWS] if self.components is _ONE_PASS else parts
 
     def combine(self, components: F64) -> F64:
-        """Return step times (n,) from `component_times` (len(components), n): the combination rule. [s]"""
+        """Return step times (n,) from the parts of `breakdown` (len(components), n): the combination rule. [s]"""
         if self.components is _ONE_PASS:
             return np.asarray(components.sum(axis=0))
         compute_p, compute_d = components[0:3].sum(axis=0), components[4:7].sum(axis=0)

@@ -134,9 +134,9 @@ class Embedded:
         They add up to `step` where the cost is additive (``kernels``, ``mfu_table`` with its defaults).
         """
         work = self._fill(context_lens, new_tokens, is_decode, emits)
-        parts = np.empty((len(self.components), 1))
-        self.evaluator.bound.component_times(work.batch, parts)
-        return dict(zip(self.components, parts[:, 0].tolist(), strict=True))
+        rows = np.empty((1 + len(self.components), 1))
+        self.evaluator.bound.breakdown(work.batch, rows)
+        return dict(zip(self.components, rows[1:, 0].tolist(), strict=True))
 
     def steps(
         self,

@@ -58,8 +58,13 @@ class PricedChunk:
 def price(number: int, case: BoundCase, chunk: Chunk, detail: str) -> PricedChunk:
     """Return what is asked of one chunk; safe to run in several threads at once."""
     batch, columns, cost = chunk.batch, chunk.columns, case.evaluator.bound
-    time = np.empty(chunk.rows)
-    cost.step_times(batch, time)
+    parts = cost.components if detail == "components" else ()
+    rows = np.empty((1 + len(parts), chunk.rows))
+    time = rows[0]
+    if parts:
+        cost.breakdown(batch, rows)
+    else:
+        cost.step_times(batch, time)
     emitted = columns["decode_batch"] + np.where(columns["prefill_new_tokens"] > 0, columns["prefill_batch"], 0)
     rate = np.zeros(chunk.rows)
     np.divide(emitted, time * case.evaluator.parallel.num_gpus, out=rate, where=time != 0)  # NaN stays NaN
@@ -70,7 +75,6 @@ def price(number: int, case: BoundCase, chunk: Chunk, detail: str) -> PricedChun
         source, distance = np.empty(chunk.rows, np.uint8), np.empty(chunk.rows)
         cost.sources(batch, source, distance)
         more = {"bound": np.argmax(resources, axis=0).astype(np.uint8), "source": source, "distance_octaves": distance}
-    if detail == "components":
-        more["components"] = np.empty((len(cost.components), chunk.rows))
-        cost.component_times(batch, more["components"])
+    if parts:
+        more["components"] = rows[1:]
     return PricedChunk(number, case, chunk, time, rate, case.memory.fits(columns), **more)

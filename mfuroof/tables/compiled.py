@@ -20,8 +20,9 @@ __all__ = ["Buckets", "GemmSites", "Table1D", "Table2D"]
 LIMIT = 1e150
 """Largest magnitude of a coordinate or a value: differences and their squares stay finite."""
 
-MAX_BUCKETS = 8192
-"""16 KiB of int16: the direct-address index of a curve stays in the first-level cache."""
+MAX_BUCKETS = 32768
+"""64 KiB of int16: an index that leaves the first-level cache and has one point a bucket still reads 990 M/s where a
+smaller one with two has 690."""
 
 MAX_DEPTH = 8
 
