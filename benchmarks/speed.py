@@ -1,169 +1,170 @@
 """Speed of lookups, evaluation, binding and start-up, as ratios measured in one run on one machine.
 
-Run: ``python benchmarks/speed.py [--markdown]``. Each figure is the best of several repeats after a warm-up, because
-noise on a shared machine only ever adds time.
+Run: ``python benchmarks/speed.py [--json FILE] [--steps N] [--threads T] [--only GROUP ...]``. Each figure is the best
+of several repeats after a warm-up, ours and the rival's in turn, because noise on a shared machine only ever adds time.
+`benchmarks/cases.py` says what is timed; the tests check that rivals called the same give the same answers.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from cases import GPU, MODEL, TP, Case, Way, all_cases, mixed_batch
+from peers import peer_cases
 
 import mfuroof as mr
 
-REPEATS = 5
-STEPS = 5_000_000
-REQUESTS_PER_STEP = 64
-MODEL, GPU, TP = "meta-llama/Llama-3.1-70B", "h100_sxm", 4
+REPEATS = 7
+SECONDS = 6.0
+"""A way that takes longer in all is not repeated further."""
 
 
-def best_s(run: Callable[[], object], repeats: int = REPEATS) -> float:
-    """Return the shortest time of ``run`` after one warm-up. [s]"""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
+def best_s(ways: list[Callable[[], object]], repeats: int = REPEATS) -> list[float]:
+    """Return the shortest time of each way, run in turn after a warm-up. [s]"""
+    best = [float("inf")] * len(ways)
+    spent = [0.0] * len(ways)
+    for turn in range(repeats + 1):
+        for i, run in enumerate(ways):
+            if spent[i] > SECONDS:
+                continue
+            start = time.perf_counter()
+            run()
+            took = time.perf_counter() - start
+            if turn or took > SECONDS / 2:
+                best[i] = min(best[i], took)
+            spent[i] += took
+    return best
 
 
-def log_uniform(rng: np.random.Generator, low: int, high: int, n: int) -> np.ndarray:
-    """Return whole numbers, log-uniform in [low, high]."""
-    return np.exp(rng.uniform(np.log(low), np.log(high + 1), n)).astype(np.int64)
+def timed(case: Case) -> Iterator[dict[str, Any]]:
+    """Yield one row for our way and one for each rival, with how many times as fast ours is."""
+    ways: list[Way] = [case.ours, *case.rivals]
+    seconds = best_s([way.run for way in ways])
+    ours = case.ours.count / seconds[0]
+    for way, took in zip(ways, seconds, strict=True):
+        rate = way.count / took
+        yield {
+            "group": case.group,
+            "case": case.name,
+            "way": way.name,
+            "unit": case.unit,
+            "per_s": rate,
+            "ours_is_times_as_fast": ours / rate,
+        }
 
 
-def mixed_batch(n: int) -> mr.StepBatch:
-    """Return mixed steps of log-uniform shapes."""
-    rng = np.random.default_rng(0)
-    return mr.StepBatch.uniform(
-        decode_batch=log_uniform(rng, 1, 512, n),
-        decode_context=log_uniform(rng, 16, 32_768, n),
-        prefill_batch=log_uniform(rng, 1, 4, n),
-        prefill_new_tokens=log_uniform(rng, 16, 4096, n),
-        prefill_context=log_uniform(rng, 1, 8192, n),
-    )
+def whole(group: str, case: str, seconds: float) -> dict[str, Any]:
+    """Return a row of something that is done once."""
+    return {"group": group, "case": case, "way": "mfuroof", "unit": "s", "seconds": seconds}
 
 
-def streaming_s(batch: mr.StepBatch, threads: int) -> float:
-    """Return the time to read the same five columns and write one: what memory alone allows. [s]"""
-    columns = [batch.decode_batch, batch.decode_context, batch.prefill_batch, batch.prefill_new_tokens]
-    columns.append(batch.prefill_context)
-    out = np.empty(len(batch), np.int64)
-
-    def part(start: int, stop: int) -> None:
-        np.add(columns[0][start:stop], columns[1][start:stop], out=out[start:stop])
-        for column in columns[2:]:
-            np.add(out[start:stop], column[start:stop], out=out[start:stop])
-
-    return best_s(lambda: in_threads(part, len(batch), threads))
-
-
-def in_threads(part: Callable[[int, int], None], n: int, threads: int) -> None:
-    """Run ``part(start, stop)`` over cache-sized pieces of [0, n), shared among threads."""
-    edges = [*range(0, n, 16_384), n]
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(part, edges[:-1], edges[1:], chunksize=32))
-
-
-def steps(threads: int) -> Iterable[tuple[str, str, str]]:
-    """Yield rows on uniform and ragged steps."""
+def binding() -> Iterator[dict[str, Any]]:
+    """Yield the time to bind from the embedded tables, and to load what was bound."""
     evaluator = mr.StepEvaluator(MODEL, GPU, tp_size=TP)
-    batch = mixed_batch(STEPS)
-    out = np.empty(STEPS)
-    time_s = best_s(lambda: evaluator.step_time(batch, threads=threads, out=out))
-    stream_s = streaming_s(batch, threads)
-    rate = f"{STEPS / time_s / 1e6:.0f} M steps/s"
-    yield f"uniform mixed steps, {MODEL} tp{TP}, {threads} threads", rate, f"{stream_s / time_s:.0%} of streaming"
-    parts_s = best_s(lambda: evaluator.evaluate(batch.slice(0, STEPS // 5), threads=threads), 3)
-    yield "the same with the breakdown", f"{STEPS / 5 / parts_s / 1e6:.0f} M steps/s", (
-        f"{parts_s / (time_s / 5):.1f} x the time alone"
-    )
-    rng = np.random.default_rng(1)
-    n = STEPS // 25
-    requests = n * REQUESTS_PER_STEP
-    ragged = mr.StepBatch.from_csr(
-        decode_offsets=np.arange(0, requests + 1, REQUESTS_PER_STEP),
-        decode_contexts=log_uniform(rng, 16, 32_768, requests),
-    )
-    ragged_s = best_s(lambda: evaluator.step_time(ragged, threads=threads))
-    yield f"ragged steps of {REQUESTS_PER_STEP} decode requests", f"{requests / ragged_s / 1e6:.0f} M requests/s", ""
-    calls = 20_000
-    scalar_s = best_s(lambda: [evaluator.step_time_scalar(32, 2047) for _ in range(calls)], 3) / calls
-    yield "one step from Python", f"{scalar_s * 1e6:.2f} us", ""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "evaluator"
+        evaluator.save(path)
+        bind_s, load_s = best_s([lambda: mr.StepEvaluator(MODEL, GPU, tp_size=TP), lambda: mr.StepEvaluator.load(path)])
+    yield whole("binding", "bind a 70B model from Parquet", bind_s)
+    yield whole("binding", "load a saved evaluator", load_s)
 
 
-def numpy_floor(grid: np.ndarray, values: np.ndarray, queries: np.ndarray, out: np.ndarray) -> None:
-    """Look up by bisection, as numpy does it."""
-    np.take(values, np.searchsorted(grid, queries, side="right") - 1, out=out, mode="clip")
-
-
-def lookups() -> Iterable[tuple[str, str, str]]:
-    """Yield rows on one-dimensional floor lookups against numpy."""
-    from mfuroof import lookup
-    from mfuroof.tables.compiled import Table1D
-
-    rng = np.random.default_rng(2)
-    n = 10_000_000
-    for points in (16, 64):
-        grid = np.sort(rng.choice(100_000, points, replace=False)).astype(np.float64)
-        values = rng.random(points)
-        queries = rng.uniform(grid[0], grid[-1] * 1.1, n)
-        table = Table1D("tokens", grid, values)
-        out = np.empty(n)
-        ours_s = best_s(partial(lookup.floor, table, queries), 3)
-        theirs_s = best_s(partial(numpy_floor, grid, values, queries, out), 2)
-        copy_s = best_s(partial(np.copyto, out, queries), 3)
-        yield f"floor lookup, {points} points, 10 M queries", f"{n / ours_s / 1e6:.0f} M/s", (
-            f"{theirs_s / ours_s:.0f} x searchsorted, {copy_s / ours_s:.0%} of a copy"
-        )
-
-
-def binding() -> Iterable[tuple[str, str, str]]:
-    """Yield rows on binding from the embedded tables."""
-    bind_s = best_s(lambda: mr.StepEvaluator(MODEL, GPU, tp_size=TP))
-    yield f"bind {MODEL} tp{TP} from parquet", f"{bind_s * 1e3:.1f} ms", ""
-
-
-def start_up() -> Iterable[tuple[str, str, str]]:
-    """Yield rows on fresh processes with a warm disk cache."""
+def start_up() -> Iterator[dict[str, Any]]:
+    """Yield the time of whole processes with a warm cache of compiled kernels."""
+    step = ["step", MODEL, "--gpu", GPU, "--tp", str(TP), "--decode-batch", "32", "--decode-context", "2047"]
     commands = {
-        "import mfuroof": [sys.executable, "-c", "import mfuroof"],
-        "import mfuroof and every kernel": [sys.executable, "-c", "import mfuroof; mfuroof.StepEvaluator"],
-        "mfuroof step": [sys.executable, "-m", "mfuroof.cli", "step", MODEL, "--gpu", GPU, "--tp", str(TP),
-                         "--decode-batch", "32", "--decode-context", "2047"],
+        "python -c 'import mfuroof'": ["-c", "import mfuroof"],
+        "mfuroof step": ["-m", "mfuroof.cli", *step],
     }
-    for name, command in commands.items():
-        seconds = best_s(lambda command=command: subprocess.run(command, check=True, capture_output=True), 3)
-        yield f"{name} (whole process)", f"{seconds:.2f} s", ""
+    for name, arguments in commands.items():
+        command = [sys.executable, *arguments]
+        seconds = best_s([lambda command=command: subprocess.run(command, check=True, capture_output=True)], 4)
+        yield whole("start-up", name, seconds[0])
 
 
-def memory() -> Iterable[tuple[str, str, str]]:
-    """Yield the peak memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    yield "peak memory of this benchmark", f"{peak / 2**30:.2f} GiB", ""
+def interpreted(n: int) -> Iterator[dict[str, Any]]:
+    """Yield our own kernels run by Python without compilation: what the same definition costs in plain Python."""
+    program = (
+        "import sys, time; sys.path[:0] = sys.argv[1:3]\n"
+        "import numpy as np, mfuroof as mr\n"
+        "from cases import GPU, MODEL, TP, mixed_batch\n"
+        "evaluator, batch = mr.StepEvaluator(MODEL, GPU, tp_size=TP), mixed_batch(2000)\n"
+        "start = time.perf_counter(); evaluator.step_time(batch); print(time.perf_counter() - start)"
+    )
+    here = Path(__file__).resolve().parent
+    command = [sys.executable, "-W", "ignore", "-c", program, str(here), str(here.parent)]
+    environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    evaluator, batch, out = mr.StepEvaluator(MODEL, GPU, tp_size=TP), mixed_batch(n), np.empty(n)
+    ours = n / best_s([lambda: evaluator.step_time(batch, out=out)])[0]
+    rate = 2000 / float(printed)
+    common = {"group": "steps", "case": "mixed steps, compiled and interpreted, one thread", "unit": "steps"}
+    yield {**common, "way": "mfuroof", "per_s": ours, "ours_is_times_as_fast": 1.0}
+    yield {**common, "way": "the same functions in plain Python", "per_s": rate, "ours_is_times_as_fast": ours / rate}
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Return what the figures depend on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "threads": threads,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "mfuroof": mr.__version__,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def line(row: dict[str, Any]) -> str:
+    """Return a row for people."""
+    if "seconds" in row:
+        return f"{row['case']:<58} {'':<38} {row['seconds'] * 1e3:>10.1f} ms"
+    number = f"{row['per_s'] / 1e6:,.1f} M" if row["per_s"] > 1e5 else f"{row['per_s']:,.0f}"
+    rate = f"{number} {row['unit']}/s"
+    ratio = "" if row["way"] == "mfuroof" else f"ours: {row['ours_is_times_as_fast']:,.3g} x"
+    return f"{row['case']:<58} {row['way']:<38} {rate:>22}  {ratio}"
 
 
 def main() -> None:
-    """Print every row as a table."""
+    """Time everything, print it, and save it where asked."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--json", type=Path, help="also write the rows here, for benchmarks/report.py")
+    parser.add_argument("--steps", type=int, default=5_000_000, help="steps and queries a case")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--only", nargs="*", help="groups: steps, families, lookups, scaling, peers, binding, start-up")
     arguments = parser.parse_args()
-    rows = [*steps(arguments.threads), *lookups(), *binding(), *start_up(), *memory()]
-    if arguments.markdown:
-        print("| what | measured | ratio |\n|---|---|---|")
-    for what, measured, ratio in rows:
-        print(f"| {what} | {measured} | {ratio} |" if arguments.markdown else f"{what:<66} {measured:>18}  {ratio}")
+    rows = []
+
+    def keep(row: dict[str, Any]) -> None:
+        rows.append(row)
+        print(line(row), flush=True)
+
+    for cases in (all_cases, peer_cases):
+        for case in cases(arguments.steps, arguments.threads):
+            if not arguments.only or case.group in arguments.only:
+                for row in timed(case):
+                    keep(row)
+    others = {"steps": lambda: interpreted(arguments.steps // 5), "binding": binding, "start-up": start_up}
+    for group, rows_of in others.items():
+        if not arguments.only or group in arguments.only:
+            for row in rows_of():
+                keep(row)
+    about = machine(arguments.threads)
+    print(f"peak memory of this benchmark: {about['peak_memory_bytes'] / 2**30:.2f} GiB")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
