@@ -5,7 +5,7 @@ are tuples (count, context, new tokens, emits), ``decoding`` tuples (count, cont
 
     tokens, sequences   lists of curves (one a component)
     decode              grid of decode attention over batch and KV length
-    prefill             list of dicts: launch (by batch), time (grid), window (None without), kv_read_s
+    prefill             list of dicts: launch (by batch), time (grid), window (None without), kv_read_s, query_s
     blend               "affine_rate" or "sqrt" between measured prompt lengths
     spread              whether decode attention is a mean of five KV lengths
 """
@@ -132,7 +132,7 @@ def prefill_part(part, blend, batch, context, new):
     launch = between(2**i, 2 ** (i + 1), launch0, launch1, batch)
     area = between(2**i, 2 ** (i + 1), area0, area1, batch)
     time = launch + area * pairs(context, new, window) / pairs(0, length, window)
-    return max(time, part["kv_read_s"] * batch * length)
+    return max(time, batch * (part["kv_read_s"] * length + part["query_s"] * new))
 
 
 def prefill_like(tables, batch, context, new):
@@ -140,12 +140,12 @@ def prefill_like(tables, batch, context, new):
 
 
 def prefill_mixed(tables, prompts):
-    """A prompt is priced as one of as many like it as fill the tokens of all prompts."""
+    """A prompt is priced as one of as many like it as make up the new tokens of all prompts."""
     present = [(count, context, new) for count, context, new, _ in prompts if new > 0 and count > 0]
-    lengths = sum(count * (context + new) for count, context, new in present)
+    tokens = sum(count * new for count, _, new in present)
     total = 0.0
     for count, context, new in present:
-        like = lengths / (context + new)
+        like = tokens / new
         total += count * prefill_like(tables, like, context, new) / like
     return total
 
@@ -283,3 +283,12 @@ def prefill_frontier(measured, rows, columns, blend):
                     row.append(t0 + 2**j * between(2**a, 2**b, (ta - t0) / 2**a, (tb - t0) / 2**b, 2**j))
         grid.append(row)
     return grid
+
+
+def distinct_experts(experts, chosen, tokens):
+    """Experts that at least one of the tokens visits, each of which picks ``chosen`` of them evenly."""
+    hit = 0.0
+    for _ in range(experts):
+        unvisited = (experts - chosen) / experts
+        hit += 1.0 - unvisited**tokens
+    return hit

@@ -161,7 +161,7 @@ def tables(draw, grid=rising, rows=(2, 4), columns=(2, 6)):
         time = launch[:, None] + rate * 2.0 ** np.arange(width)
         floor = draw(st.sampled_from([0.0, 1.0, 20.0])) * MICRO
         plain["prefill"].append(
-            {"launch": launch.tolist(), "time": time.tolist(), "window": window, "kv_read_s": floor}
+            {"launch": launch.tolist(), "time": time.tolist(), "window": window, "kv_read_s": floor, "query_s": floor / 4}
         )
     return Tables(plain, packed(plain, total=True), packed(plain, total=False))
 
@@ -176,7 +176,7 @@ def packed(plain: dict, *, total: bool) -> StepTables:
         return Lanes(np.array(curves[0][0], float), values, beyond)
 
     parts = [
-        PrefillPart(np.array(p["launch"]), np.array(p["time"]), p["window"] or np.inf, p["kv_read_s"])
+        PrefillPart(np.array(p["launch"]), np.array(p["time"]), p["window"] or np.inf, p["kv_read_s"], p["query_s"])
         for p in plain["prefill"]
     ]
     decode = np.array(plain["decode"])

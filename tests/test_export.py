@@ -81,7 +81,7 @@ def test_our_file_is_plain(tmp_path: Path) -> None:
         for member in archive.infolist():
             assert member.compress_type == zipfile.ZIP_STORED and not member.extra and not member.flag_bits
         meta = json.loads(archive.read("meta.json"))
-    assert meta["format"] == "mfuroof-step-table-1" and meta["hardware"] == "h100_sxm" and meta["tp_size"] == 1
+    assert meta["format"] == "mfuroof-step-table-2" and meta["hardware"] == "h100_sxm" and meta["tp_size"] == 1
     for array in read_table(path).values():
         assert array.dtype == np.dtype("<f8") and array.flags.c_contiguous and np.isfinite(array).all()
     again = export(LLAMA, "npz", tmp_path / "again.npz", **SMALL["npz"])

@@ -105,6 +105,7 @@ def by_hand(**changes):
                 "time": [list(5e-6 + 0.5e-6 * b * lengths**2) for b in (1, 2, 4)],
                 "window": None,
                 "kv_read_s": 0.0,
+                "query_s": 0.0,
             }
         ],
         "blend": "affine_rate",
@@ -133,12 +134,12 @@ def test_by_hand(shape, expected):
 
 
 def test_chunk_is_never_faster_than_reading_its_cache():
-    part = {"launch": [5e-6] * 3, "time": [[5e-6] * 4] * 3, "window": None, "kv_read_s": 2e-6}
+    part = {"launch": [5e-6] * 3, "time": [[5e-6] * 4] * 3, "window": None, "kv_read_s": 2e-6, "query_s": 3e-6}
     time = kernel.step_time(*by_hand(prefill=[part]), 0, 0, 2, 1, 6, 0)
-    assert time == pytest.approx((12 + 2 * 7 * 2) * MICRO, rel=1e-12)  # curve at 2 tokens; 2 prompts, 7 tokens each
+    assert time == pytest.approx((12 + 2 * (7 * 2 + 3)) * MICRO, rel=1e-12)  # 2 prompts: 7 read, 1 new
     windowed = part | {"window": 3}
     time = kernel.step_time(*by_hand(prefill=[windowed]), 0, 0, 2, 1, 6, 0)
-    assert time == pytest.approx((12 + 2 * 4 * 2) * MICRO, rel=1e-12)  # the window and the new token
+    assert time == pytest.approx((12 + 2 * (4 * 2 + 3)) * MICRO, rel=1e-12)  # the window and the new token
 
 
 def test_square_root_form_scales_the_whole_kernel():
@@ -147,7 +148,7 @@ def test_square_root_form_scales_the_whole_kernel():
 
 
 def test_mixed_prompts_share_the_gpu():
-    one = {"launch": [8e-6] * 3, "time": [[8e-6] * 4] * 3, "window": None, "kv_read_s": 0.0}
+    one = {"launch": [8e-6] * 3, "time": [[8e-6] * 4] * 3, "window": None, "kv_read_s": 0.0, "query_s": 0.0}
     batch = ragged_batch([([], [(1, 0, 4, 0), (2, 0, 2, 0)])])
     out = np.empty(1)
     kernel.ragged_times(by_hand(prefill=[one]), *ragged_columns(batch.columns), out)

@@ -123,6 +123,7 @@ def definition(name, preset):
             "time": (layers.count * layers.prefill.time_s + extra).tolist(),
             "window": layers.shape.window or None,
             "kv_read_s": kv_read_s,
+            "query_s": layers.count * 4 * layers.shape.heads * layers.shape.head_dim / bandwidth if kv_read_s else 0.0,
         }
     ]
     return plain

@@ -18,7 +18,7 @@ from mfuroof.step import StepEvaluator
 
 __all__ = ["FORMAT", "export_table", "read_table", "step_from_table", "table_arrays"]
 
-FORMAT = "mfuroof-step-table-1"
+FORMAT = "mfuroof-step-table-2"
 _PREFILL, _DECODE = "attention_prefill", "attention_decode"
 
 
@@ -134,10 +134,10 @@ def step_from_table(tables: dict[str, F64], context_lens: Any, new_tokens: Any) 
         number, total = number + 1, total + length
         if i + 1 == len(kv) or np.frexp(kv[i + 1])[1] < np.frexp(length)[1]:  # the last of its power of two
             decode = max(decode, _at(axes, tables["decode_s"], (float(number), total / number)))
-    together = sum(c + n for c, n in prompts)
+    together = sum(n for _, n in prompts)
     axes = [tables["prefill_batch"], tables["prefill_context"], tables["prefill_new"]]
     for context, new in prompts:
-        like = together / (context + new)
+        like = together / new
         seconds += _at(axes, tables["prefill_s"], (like, context, new)) / like
     return seconds + decode
 

@@ -238,12 +238,17 @@ def _attention_parts(run: ForwardPass, params: CostParams, bandwidth: float) -> 
         if params.prefill_extra_kernels:
             extra = sum(x.count * _aic_extra_s(x, params) for x in group)
             launch, time = launch + extra, time + extra
-        read = sum(x.count * _kv_read_s(x, bandwidth) for x in group) if params.prefix_kv_floor else 0.0
-        prefill.append(PrefillPart(launch, time, float(window) if window else np.inf, read))
+        read, query = 0.0, 0.0
+        if params.prefix_kv_floor:
+            read = sum(x.count * _kv_read_s(x, bandwidth) for x in group)
+            query = sum(x.count * x.shape.query_bytes_per_token / bandwidth for x in group)
+        prefill.append(PrefillPart(launch, time, float(window) if window else np.inf, read, query))
     if not prefill:  # no layer attends to anything
         decode = np.zeros((BATCH_OCTAVES, LENGTH_OCTAVES))
         prefill.append(
-            PrefillPart(np.zeros(PREFILL_BATCH_OCTAVES), np.zeros((PREFILL_BATCH_OCTAVES, LENGTH_OCTAVES)), np.inf, 0.0)
+            PrefillPart(
+                np.zeros(PREFILL_BATCH_OCTAVES), np.zeros((PREFILL_BATCH_OCTAVES, LENGTH_OCTAVES)), np.inf, 0.0, 0.0
+            )
         )
     return decode, prefill
 

@@ -33,14 +33,16 @@ class PrefillPart:
         Launch part (rows,) and whole time (rows, columns) at batch 2^i and length 2^j. [s]
     window
         Tokens a query can see; infinite without a window. [tokens]
-    kv_read_s
-        Time to read the cache of one token; 0 switches the floor off. [s]
+    kv_read_s, query_s
+        Time to read the cache of one token, and to read the query and write the output of a new one: together never
+        faster than memory; 0 switches the floor off. [s]
     """
 
     launch_s: F64
     time_s: F64
     window: float
     kv_read_s: float
+    query_s: float
 
 
 def pack(
@@ -55,7 +57,7 @@ def pack(
         "sequences": _line_cells(sequences),
         "decode": _decode_cells(decode_s),
         "prefill": np.concatenate([_prefill_cells(part, blend) for part in prefill]),
-        "prefill_constants": np.array([[p.window, p.kv_read_s, scaled] for p in prefill]).ravel(),
+        "prefill_constants": np.array([[p.window, p.kv_read_s, p.query_s, scaled] for p in prefill]).ravel(),
     }
     offsets = dict(zip(parts, np.cumsum([0, *(p.size for p in parts.values())]), strict=False))
     layout = {
