@@ -8,8 +8,8 @@ others up, because attention is priced at the utilisation of the batch it is par
   in its lowest octave, so for n = 1 by less than 1/4. Time per KV token does not grow with the KV length, and more
   requests are not faster, so decode attention falls by less than 1/4 if one request is the slowest set, and by less
   than 1/(n + 1), at most 1/3, otherwise. The same holds where a token of context lifts a request into the next octave.
-- Mixed prompts. A prompt of n new tokens costs T(b)/b with b = (all new tokens N)/n. A prompt of x new tokens that joins
-  raises every b by (N + x)/N, and T does not fall with b, so prefill attention falls by no more than x/(N + x).
+- Mixed prompts. A prompt of n new tokens costs T(b)/b with b = (all new tokens N)/n. A prompt of x new tokens that
+  joins raises every b by (N + x)/N, and T does not fall with b, so prefill attention falls by no more than x/(N + x).
 """
 
 from __future__ import annotations

@@ -301,7 +301,8 @@ def ragged_decode(
         kv_total[bucket] += count * kv_len
         top, bottom = max(top, bucket), min(bottom, bucket)
     n, kv, slowest = 0.0, 0.0, 0.0
-    for bucket in range(int(top), int(bottom) - 1, -1):
+    for at_octave in range(int(top), int(bottom) - 1, -1):
+        bucket = np.uint64(at_octave)
         if number[bucket] > 0.0:
             n += number[bucket]
             kv += kv_total[bucket]
