@@ -398,7 +398,11 @@ def fill_lanes(
     out: F64,
     i: int,
 ) -> None:
-    """Store the parts of step ``i`` under row 0: token lanes, sequence lanes, prefill and decode attention."""
+    """Store the parts of step ``i`` under row 0: token lanes, sequence lanes, prefill and decode attention.
+
+    With 14 parts a step takes 2.3 times as long as its time alone, 0.6 ns a part. Rejected: one lane after the other
+    over blocks of 256 steps (2.1 times), tiles of four lanes by four steps (2.1), a block of steps transposed (2.2).
+    """
     lanes, more = at[_TOKEN_LANES], at[_SEQUENCE_LANES]
     cell = at[_TOKENS] + 2 * lanes * segment_of(segments, tokens)
     for lane in range(lanes):
