@@ -24,7 +24,9 @@ __all__ = [
 
 
 MOST_LISTED = 12
-"""Known names that an error lists where none is near."""
+"""Known names that an error lists where none is near, and problems that its text spells out."""
+MOST_VALUES = 5
+"""Wrong values that are listed where the same was expected of all of them."""
 
 
 class MfuroofWarning(UserWarning):
@@ -54,7 +56,7 @@ class InputError(MfuroofError, ValueError):
 
     def __init__(self, problems: Problem | Iterable[Problem]) -> None:
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        super().__init__("\n".join(str(p) for p in self.problems))
+        super().__init__("\n".join(_told(self.problems)))
 
 
 class ConfigError(InputError):
@@ -98,3 +100,15 @@ def nearest_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str,
 
 def _fold(name: str) -> str:
     return "".join(c for c in name.casefold() if c.isalnum())
+
+
+def _told(problems: Sequence[Problem]) -> list[str]:
+    """Return problems in words; those that expect the same of one place make one line."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for p in problems:
+        found.setdefault((p.where, p.expected, p.remedy), []).append(p.found)
+    lines = []
+    for (where, expected, remedy), values in list(found.items())[:MOST_LISTED]:
+        more = f" and {len(values) - MOST_VALUES:,} more" if len(values) > MOST_VALUES else ""
+        lines.append(str(Problem(where, ", ".join(values[:MOST_VALUES]) + more, expected, remedy)))
+    return [*lines, f"and {len(found) - MOST_LISTED:,} more problems"] if len(found) > MOST_LISTED else lines

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,9 @@ def test_help_has_examples_and_fits_eighty_columns(
     out = run(capsys, *name.split(), "--help")
     assert max(map(len, out.splitlines())) <= 80
     examples = out.split("Examples:")[1].strip().splitlines()
-    assert all(line.strip().startswith(f"mfuroof {name}") for line in examples)
+    begun = [line for before, line in pairwise(["", *examples]) if not before.rstrip().endswith("\\")]
+    assert begun[0].strip().startswith(f"mfuroof {name}")
+    assert all(line.strip().startswith("mfuroof ") for line in begun)
 
 
 RUNNABLE = [line for module in (step, kv, gpus, models, lookup) for line in module.EXAMPLES if " DIR" not in line]
@@ -180,6 +183,22 @@ def test_completion_offers_gpus_and_models() -> None:
 
     assert complete_gpu("h100_") == [name for name in known_hardware() if name.startswith("h100_")]
     assert MODEL.replace("Llama", "Meta-Llama") in complete_model("meta-llama/")
+
+
+def test_shell_completion_of_the_program(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mfuroof.cli"]
+
+    def offered(words: str, at: int) -> list[str]:
+        asked = {"_MFUROOF_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(at)}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | asked)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split()
+
+    assert offered("mfuroof gp", 1) == ["gpus"]
+    assert "h100_sxm" in offered("mfuroof gpus h100", 2)
+    home = os.environ | {"HOME": str(tmp_path), "SHELL": "/bin/bash"}
+    shown = subprocess.run([*command, "--show-completion", "bash"], cwd=ROOT, capture_output=True, text=True, env=home)
+    assert shown.returncode == 0 and "complete -o default" in shown.stdout
 
 
 # ---------------------------------------------------------------------------------------------------- step
@@ -345,7 +364,7 @@ def test_the_command_has_the_defaults_of_the_definition(capsys: pytest.CaptureFi
 
 
 def endless(path: Path, **options: Any) -> subprocess.Popen[str]:
-    shape = ["--decode-batch", "1:4096", "--decode-context", "1:65536", "--detail", "times"]
+    shape = ["--decode-batch", "1:4096", "--decode-context", "1:65536", "--detail", "times", "--max-rows", "1e10"]
     command = [sys.executable, "-m", "mfuroof.cli", "sweep", MODEL, "--gpu", GPU, *shape, "--out", str(path)]
     return subprocess.Popen(command, cwd=ROOT, text=True, **options)
 

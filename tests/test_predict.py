@@ -86,6 +86,115 @@ def test_serving_answers_good_rows_and_explains_bad_ones() -> None:
     assert "unknown model" in unknown["error"]
 
 
+def test_a_bad_length_is_named_once_and_as_it_is() -> None:
+    row = {"model": "Qwen/Qwen3-8B", "gpu": "h100", "output_len": 1, "concurrency": 1}
+    table = pa.Table.from_pylist([{**row, "input_len": -5}, {**row, "input_len": None}])
+    below, blank = mr.predict_serving(table).column("error").to_pylist()
+    assert "found -5" in below
+    assert "blank" not in below
+    assert "input_len: found a blank" in blank
+
+
+# ---------------------------------------------------------------- what is blank, and what is wrong
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"decode_batch": None, "decode_context": None}, "decode_batch: found blanks"),
+        ({"decode_batch": None, "decode_context": 100}, "found blanks"),
+        ({"decode_contexts": None}, "decode_contexts: found blanks"),
+        ({"decode_contexts": " "}, "found blanks"),
+        ({"decode_contexts": "[1, two]"}, "found '[1, two]'"),
+        ({"decode_contexts": "7"}, "found '7'"),
+        ({"decode_contexts": "[true]"}, "found '[true]'"),
+        ({"decode_contexts": "[NaN]"}, "found '[NaN]'"),
+        ({"decode_contexts": "{}"}, "found '{}'"),
+        ({"decode_contexts": "[" * 100_000}, "expected a list"),
+        ({"decode_batch": float("nan")}, "decode_batch: found nan"),
+        ({"decode_batch": 1, "decode_context": float("nan")}, "decode_context: found nan"),
+    ],
+)
+def test_a_wrong_shape_is_an_error_and_no_empty_step(row: dict[str, object], says: str) -> None:
+    found = mr.predict_steps(pa.Table.from_pylist([{"model": "Qwen/Qwen3-8B", "gpu": "h100_sxm", **row}])).to_pylist()
+    assert found[0]["step_time_s"] is None
+    assert says in found[0]["error"]
+    assert "None" not in found[0]["error"]
+
+
+@pytest.mark.parametrize("row", [{"decode_batch": 0}, {"decode_contexts": []}, {"decode_contexts": "[]"}])
+def test_an_empty_step_that_is_meant_takes_no_time(row: dict[str, object]) -> None:
+    found = mr.predict_steps(pa.Table.from_pylist([{"model": "Qwen/Qwen3-8B", "gpu": "h100_sxm", **row}])).to_pylist()
+    assert found[0]["step_time_s"] == 0.0
+    assert found[0]["error"] is None
+
+
+def test_prompts_are_one_unless_said_otherwise() -> None:
+    row = {"model": ["Qwen/Qwen3-8B"] * 3, "gpu": ["h100_sxm"] * 3, "prefill_new_tokens": [512] * 3}
+    found = mr.predict_steps(pa.table({**row, "prefill_batch": [None, 1, 2]})).column("step_time_s").to_pylist()
+    assert found[0] == found[1] < found[2]
+    assert mr.predict_steps(pa.table(row)).column("step_time_s")[0].as_py() == found[0]
+
+
+def test_a_csv_cell_that_is_no_number_is_reported(tmp_path) -> None:
+    source = tmp_path / "in.csv"
+    lines = ["model,gpu,tp,decode_batch,kv_dtype", "Qwen/Qwen3-8B,h100_sxm,1,nan,", "Qwen/Qwen3-8B,h100_sxm,,4,"]
+    source.write_text("\n".join([*lines, "Qwen/Qwen3-8B,h100_sxm,1,4,null"]))
+    table = read_table(source)
+    wrong, right, dtype = mr.predict_steps(table).to_pylist()
+    assert "decode_batch: found nan" in wrong["error"]
+    assert right["error"] is None
+    assert right["step_time_s"] > 0
+    assert "'null'" in dtype["error"]
+
+
+def test_two_columns_of_one_name_are_refused() -> None:
+    table = pa.table([["Qwen/Qwen3-8B"], ["h100"], ["h200"]], names=["model", "gpu", "gpu"])
+    with pytest.raises(InputError, match="more than one column gpu"):
+        mr.predict_steps(table)
+
+
+def test_no_rows_give_no_answers() -> None:
+    table = pa.schema([("model", pa.string()), ("gpu", pa.string()), ("decode_batch", pa.int64())]).empty_table()
+    found = mr.predict_steps(table)
+    assert found.num_rows == 0
+    assert {"step_time_s", "bound", "source", "note", "error"} <= set(found.schema.names)
+
+
+# ---------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_the_input_is_never_overwritten(tmp_path, capsys, link: bool) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("model,gpu,decode_batch\nQwen/Qwen3-8B,h100,1\n")
+    target = source
+    if link:
+        target = tmp_path / "out.csv"
+        target.hardlink_to(source)
+    before = source.read_text()
+    assert main(["predict", "steps", str(source), str(target)]) == 2
+    assert "the input itself" in capsys.readouterr().err
+    assert source.read_text() == before
+
+
+@pytest.mark.parametrize(("target", "code"), [("/nonexistent/out.csv", 4), ("out.txt", 2), ("/dev/null.d/x.csv", 4)])
+def test_a_bad_target_is_said_before_the_work(tmp_path, capsys, target: str, code: int) -> None:
+    assert main(["predict", "steps", str(tmp_path / "no-such-input.csv"), target]) == code
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "no-such-input" not in err
+
+
+def test_lists_survive_csv(tmp_path) -> None:
+    table = pa.table({"decode_contexts": [[1, 2], []], "names": [["a"], [None]]})
+    write_table(table, tmp_path / "x.csv")
+    assert read_table(tmp_path / "x.csv").to_pydict() == {
+        "decode_contexts": ["[1, 2]", "[]"],
+        "names": ['["a"]', "[null]"],
+    }
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_files_round_trip_through_the_command(tmp_path, suffix, capsys) -> None:
     source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"

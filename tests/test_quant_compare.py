@@ -12,7 +12,7 @@ from mfuroof import get_model, kv_capacity
 from mfuroof.cli.quant import app
 from mfuroof.errors import InputError, MfuroofWarning, UnknownNameError
 from mfuroof.quant import PRESETS, compare
-from mfuroof.quant.compare import COLUMNS
+from mfuroof.quant.comparison import COLUMNS
 
 MOE = "Qwen/Qwen3-30B-A3B"
 
@@ -57,9 +57,46 @@ def test_serving_figures():
 def test_what_does_not_apply_is_noted():
     dense = compare("Qwen/Qwen3-32B-FP8", "h100_sxm", ["dynamic-fp8"], serving=False)
     said = " ".join(dense.notes["dynamic-fp8"])
-    assert "gemm_dtype = fp8 is dropped" in said and "moe_dtype = fp8 is dropped" in said and "attention_dtype" in said
+    assert "gemm_dtype = fp8 is dropped" in said and "moe_dtype = fp8 is dropped" in said
     ampere = compare("meta-llama/Llama-3.1-8B", "a100_sxm", [{"gemm_dtype": "fp8"}], serving=False)
     assert any("a100_sxm has no fp8" in t for t in ampere.notes["gemm fp8"])
+
+
+def test_what_the_engine_cannot_do_is_marked_with_the_reason(table):
+    rows = {r["name"]: r for r in table.rows}
+    assert [name for name, r in rows.items() if r["launchable"]] == list(PRESETS)[:4]
+    experts = rows["aggressive-moe"]
+    assert experts["engines"] == [] and "w4afp8 is not supported" in experts["reason"]
+    assert experts["decode_step_s"] is not None  # what a checkpoint quantised beforehand would do
+    text = repr(table)
+    assert "aggressive-moe*" in text and "cannot be launched so (with no engine): moe_dtype = w4afp8" in text
+    assert rows["dynamic-fp8"]["engines"] == ["vllm", "sglang"] and rows["default"]["reason"] == ""
+    other = compare(MOE, "h100_sxm", ["dynamic-fp8"], serving=False, engine="trtllm")
+    assert not other.rows[0]["launchable"] and "possible with vllm, sglang" in repr(other)
+
+
+def test_old_versions_cannot_do_what_new_ones_can():
+    fields = {"kvcache_dtype": "int4"}
+    for version, able in (("0.26", False), ("0.27", True)):
+        row = compare(MOE, "h100_sxm", fields, serving=False, engine_version=version).rows[0]
+        assert row["launchable"] is able and ("vllm" in row["engines"]) is able
+
+
+def test_what_the_device_rules_out_has_no_figures():
+    out = compare("meta-llama/Llama-3.1-8B", "h100_sxm", ["default", {"kvcache_dtype": "nvfp4"}], serving=False)
+    default, nvfp4 = out.rows
+    assert default["launchable"] and not nvfp4["launchable"] and nvfp4["decode_step_s"] is None
+    assert "h100_sxm has none" in nvfp4["reason"] and nvfp4["engines"] == []
+    blackwell = compare("meta-llama/Llama-3.1-8B", "b200_sxm", {"kvcache_dtype": "nvfp4"}, serving=False)
+    assert blackwell.rows[0]["launchable"] and blackwell.rows[0]["decode_step_s"] > 0
+
+
+def test_engine_and_workload_are_named(table):
+    assert table.title() == f"{MOE} on h100_sxm, vLLM 0.33.0, kernels"
+    assert dict(table.workload) == {"batch_size": 32, "input_len": 1024, "output_len": 256, "concurrency": 32}
+    assert "32 at context 1152" in table.load() and table.load() in repr(table)
+    ranks = compare(MOE, "h100_sxm", "default", serving=False, engine="sglang", tp_size=2, cost="constant_mfu")
+    assert ranks.title().endswith("SGLang 0.5.23, constant_mfu, tp 2")
 
 
 def test_what_does_not_fit_or_has_no_table_leaves_the_others():
@@ -114,6 +151,14 @@ def test_detect_command():
 
 def test_compare_command():
     words = ("compare", "meta-llama/Llama-3.1-8B", "--gpu", "h100_sxm", "--preset", "default")
-    assert "speed-up" in run(*words).stdout
+    assert "gain" in run(*words).stdout
     record = json.loads(run(*words, "--kvcache-dtype", "fp8", "--json").stdout)
+    assert record["workload"]["batch_size"] == 32 and record["engine"].startswith("vLLM")
     assert record["rows"][0]["kv_dtype"] == "fp8" and record["rows"][0]["name"] == "default+kvcache fp8"
+
+
+def test_compare_command_on_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run("compare", MOE, "--gpu", "h100_sxm", "--preset", "aggressive-moe", "--concurrency", "8").stdout
+    table = [line for line in lines.splitlines() if line.startswith(("configuration", "aggressive-moe*"))]
+    assert len(table) == 4 and all(len(line.rstrip()) <= 60 for line in table)

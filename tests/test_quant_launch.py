@@ -86,7 +86,8 @@ def test_rows_cover_every_allowed_value():
 
 def test_rules_name_a_source_and_do_not_overlap():
     assert all(rule.source and (rule.note or rule.outcome == "emit") for rule in RULES)
-    for version in ("0.5.3", "0.20.2", "0.24.0", "0.27", "0.29", "0.33.0", "1.3.0rc0", "1.2.0", "0.5.10", "0.5.23"):
+    versions = "0.5.3 0.18.2 0.20 0.20.2 0.24.0 0.27 0.29 0.33.0 1.3.0rc0 1.2.0 0.5.10 0.5.23"
+    for version in versions.split():
         seen = [
             (r.engine, r.field, r.value) for r in RULES if within(parse_version(version), r.since, r.until)
         ]
@@ -105,6 +106,10 @@ def test_rules_name_a_source_and_do_not_overlap():
         ("vllm", "0.23", {"moe_dtype": "fp8"}, ""),
         ("vllm", "0.24", {"moe_dtype": "fp8"}, """--quantization-config '{"moe":"fp8_per_tensor"}'"""),
         ("vllm", "0.28", {"gemm_dtype": "mxfp4"}, ""),
+        ("vllm", "0.29", {"gemm_dtype": "mxfp4"}, "--quantization mxfp4"),
+        ("vllm", "0.20", {"gemm_dtype": "mxfp8"}, "--quantization mxfp8"),
+        ("vllm", "0.18.2", {"gemm_dtype": "mxfp8"}, "--quantization mxfp8"),
+        ("vllm", "0.18.1", {"gemm_dtype": "mxfp8"}, ""),
         ("sglang", "0.5.9", {"kvcache_dtype": "nvfp4"}, "--kv-cache-dtype fp4_e2m1"),
         ("sglang", "0.5.9.post1", {"kvcache_dtype": "nvfp4"}, "--kv-cache-dtype fp4_e2m1"),
         ("sglang", "0.5.15", {"kvcache_dtype": "nvfp4"}, ""),
@@ -277,7 +282,7 @@ def test_hardware_notes():
     assert any("a100" in n for n in launch_args("vllm", {"gemm_dtype": "fp8"}, hardware="a100_sxm").notes)
     assert launch_args("vllm", {"gemm_dtype": "fp8"}, hardware="h100_sxm").notes == ()
     assert launch_args("vllm", {"gemm_dtype": "mxfp8"}, hardware="h100_sxm").notes
-    assert launch_args("vllm", {"kvcache_dtype": "fp8"}, hardware="a100_sxm").notes == ()
+    assert "saves bytes alone" in launch_args("vllm", {"kvcache_dtype": "fp8"}, hardware="a100_sxm").notes[0]
 
 
 # ---------------------------------------------------------------- the user's arguments
@@ -415,3 +420,23 @@ def test_expansion_counts(names, gemm):
 def test_bad_requests(bad):
     with pytest.raises((InputError, UnknownNameError)):
         expand(bad)
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "known"),
+    [("vllm", "0.33.0", True), ("vllm", "0.20", True), ("vllm", "0.34", False), ("vllm", "0.19.1", False),
+     ("sglang", "0.5.9.post1", True), ("trtllm", "1.2.0", False), ("trtllm", None, True)],
+)  # fmt: skip
+def test_versions_that_nobody_read_are_said_to_be_so(engine, version, known):
+    notes = launch_args(engine, None, engine_version=version).notes
+    assert notes == () if known else "options were read from" in notes[0]
+
+
+def test_what_no_engine_runs_on_a_device_is_refused_there():
+    for device, able in (("h100_sxm", False), ("b200_sxm", True)):
+        made = quiet("vllm", {"kvcache_dtype": "nvfp4"}, hardware=device)
+        assert (made.to_shell() == "--kv-cache-dtype nvfp4") is able and (made.refused == ()) is able
+    with pytest.raises(InputError, match="h100_sxm has none"):
+        launch_args("vllm", {"kvcache_dtype": "nvfp4"}, hardware="h100_sxm", unsupported="error")
+    still = quiet("sglang", {"kvcache_dtype": "nvfp4"}, "--kv-cache-dtype nvfp4", hardware="h100_sxm")
+    assert still.to_shell() == "--kv-cache-dtype nvfp4"  # the user's stays

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfuroof import CostParams, StepBatch, StepEvaluator
+from mfuroof.engines import engine_profile
 from mfuroof.errors import InputError
 from mfuroof.hardware import get_hardware
-from mfuroof.sensitivity import SHAPES, elasticities, sensitivity, what_if, where_to_invest
+from mfuroof.sensitivity import SHAPES, elasticities, load_elasticities, sensitivity, what_if, where_to_invest
 
 CASES = {
     "dense": ("meta-llama/Llama-3.1-8B", "h100_sxm", {}),
@@ -176,6 +177,54 @@ def test_latencies_of_serving():
         assert all((v >= -1e-6).all() and (v <= 1).all() for v in shares.values())
         assert (shares["hbm"] + shares["peak_bf16"] > 0.5).all()
     assert shares["hbm"][0] > 0.8  # tokens of a lone request wait for the weights
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_overhead_is_that_of_the_engine(case):
+    """In the raw curves; where a repair pools token counts, it pools their overheads too."""
+    model, gpu, how = CASES[case]
+    e, profile = StepEvaluator(model, gpu, params=CostParams(monotone=False), **how), engine_profile("vllm")
+    s = sensitivity(e, BATCH)
+    emitting = np.array([1, 32, 256, 1, 65])
+    seconds = profile.step_overhead_s + emitting * profile.sequence_overhead_s if e.cost == "kernels" else 0 * emitting
+    npt.assert_allclose(s.elasticity["overhead"][:-1], seconds / s.step_time_s[:-1], atol=1e-7)
+    assert s.elasticity["overhead"][-1] == 0.0
+
+
+def test_the_overhead_of_a_caller_counts_on_an_old_engine_too():
+    params = CostParams(monotone=False, step_overhead_s=1e-3, layer_overhead_s=1e-5, sequence_overhead_s=1e-5)
+    e = StepEvaluator("meta-llama/Llama-3.1-8B", "a100_sxm", engine="vllm_2023", params=params)
+    s, profile = sensitivity(e, BATCH), engine_profile("vllm_2023")
+    per_step = 1e-3 + 32 * 1e-5 + profile.step_overhead_s
+    seconds = per_step + np.array([1, 32, 256, 1, 65]) * (1e-5 + profile.sequence_overhead_s)
+    npt.assert_allclose(s.elasticity["overhead"][:-1], seconds / s.step_time_s[:-1], atol=1e-7)
+
+
+def test_latencies_depend_on_their_load():
+    from mfuroof.serving import estimate
+
+    e = evaluator("dense")
+
+    def tpot(concurrency, input_len):
+        return estimate(e, input_len, 100, concurrency=concurrency).tpot_s
+
+    found = load_elasticities(tpot, concurrency=32, input_len=1000)
+    assert found["concurrency"] == pytest.approx(32 * (tpot(33, 1000) / tpot(32, 1000) - 1))
+    assert 0 < found["input_len"] < 1 and set(found) == {"concurrency", "input_len"}
+
+
+def test_where_to_invest_for_a_latency():
+    from mfuroof.serving import estimate
+
+    e = evaluator("dense")
+    ttft, tpot = (
+        where_to_invest(e, lambda x, name=name: getattr(estimate(x, 1000, 100, concurrency=1), name), 0.5)
+        for name in ("ttft_s", "tpot_s")
+    )
+    assert ttft.rows[0][0] == "peak_bf16" and tpot.rows[0][0] == "hbm"
+    for table in (ttft, tpot):
+        assert sum(e for _, e, _ in table.rows) <= 1 + 1e-6
+        assert all(-1e-9 <= saved <= 1 / 3 + 1e-9 for _, _, saved in table.rows)
 
 
 def test_forms():

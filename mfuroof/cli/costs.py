@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfuroof._boundary import choice
@@ -29,6 +30,7 @@ def cost_and_params(
     missing: str | None = None,
     mixed_batch_penalty: float | None = None,
     overlap_penalty: float | None = None,
+    calibration: Path | None = None,
 ) -> tuple[str, CostParams]:
     """Return the cost family and its parameters.
 
@@ -37,7 +39,10 @@ def cost_and_params(
     UnknownNameError
         No such preset.
     InputError
-        A preset of another cost family, a penalty the family does not have, or a value out of range.
+        A preset of another cost family, a penalty or calibration that the family does not have, or a value out of
+        range.
+    TableFormatError
+        The calibration is no file of ``mfuroof calibrate``.
     """
     from dataclasses import replace
 
@@ -58,4 +63,13 @@ def cost_and_params(
         raise InputError(Problem(option, "cost kernels", expected, "Add --cost constant_mfu or mfu_table."))
     if missing is not None:
         changes["missing"] = missing
-    return cost, replace(params, **changes) if changes else params  # type: ignore[arg-type]
+    if changes:
+        params = replace(params, **changes)  # type: ignore[arg-type]
+    if calibration is not None:
+        if cost != "kernels":
+            expected = "cost kernels, whose engine overheads it replaces"
+            raise InputError(Problem("--calibration", f"cost {cost}", expected))
+        from mfuroof.calibration import Calibration
+
+        params = Calibration.load(calibration).apply(params)
+    return cost, params

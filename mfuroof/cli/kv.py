@@ -14,6 +14,7 @@ __all__ = ["EXAMPLES", "kv"]
 EXAMPLES = (
     "mfuroof kv meta-llama/Llama-3.1-70B --gpu h100_sxm --tp 2,4,8",
     "mfuroof kv Qwen/Qwen3-32B --gpu h200_sxm --kv-dtype fp8 --seq-len 8192",
+    "mfuroof kv Qwen/Qwen3-30B-A3B --gpu h100_sxm --precision dynamic-fp8",
 )
 
 
@@ -26,21 +27,27 @@ def kv(
     memory_utilization: o.MemoryUtilization = 0.9,
     weight_dtype: o.WeightDtype = None,
     kv_dtype: o.KvDtype = None,
+    precision: o.Precision = None,
+    gemm_dtype: o.GemmDtype = None,
+    kvcache_dtype: o.KvCacheDtype = None,
+    moe_dtype: o.MoeDtype = None,
     json: o.Json = False,
 ) -> None:
     """Show how much KV cache fits beside the weights, per tensor-parallel degree."""
     from mfuroof.capacity import kv_capacity
+    from mfuroof.models import ModelConfig
+    from mfuroof.precision import runtime_of
     from mfuroof.sweep.axes import axis_values
     from mfuroof.units import GIB
 
+    asked = runtime_of(precision, gemm_dtype, kvcache_dtype, None, moe_dtype, kv_dtype=kv_dtype)
+    priced = ModelConfig.from_hf(model).with_precision(weight_dtype=weight_dtype, kv_dtype=kv_dtype)
     room = kv_capacity(
-        model,
+        asked.precision.applied(priced) if asked else priced,
         gpu,
         axis_values("--tp", tp),
         block_size=block_size,
         memory_utilization=memory_utilization,
-        weight_dtype=weight_dtype,
-        kv_dtype=kv_dtype,
         seq_len=seq_len,
     )
     columns = room.to_dict()
@@ -57,6 +64,8 @@ def kv(
         row += [f"{r['kv_capacity_tokens']:,}", f"{r['num_kv_blocks']:,}"]
         rows.append([*row, f"{r['max_sequences']:,}", fits] if seq_len else [*row, fits])
     head = ["ranks", "weights GiB", "beside GiB", "KV tokens", "KV blocks"]
-    title = f"{room.model} on {room.hardware}, blocks of {block_size} tokens, {memory_utilization:g} of the memory"
+    launched = f" with {asked.name}" if asked else ""
+    of_what = f"blocks of {block_size} tokens, {memory_utilization:g} of the memory"
+    title = f"{room.model} on {room.hardware}{launched}, {of_what}"
     print_table(title, [*head, *(["sequences"] if seq_len else []), "fits"], rows)
     print("GiB per GPU; beside: activations and reserves")

@@ -30,6 +30,7 @@ def steps(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    calibration: o.Calibration = None,
     threads: Annotated[int, typer.Option("--threads", help="Threads.")] = 1,
     json: o.Json = False,
 ) -> None:
@@ -37,12 +38,15 @@ def steps(
 
     Required columns: model, gpu and a shape, either decode_batch, decode_context, prefill_batch, prefill_new_tokens,
     prefill_context or the lists decode_contexts, prefill_contexts, prefill_tokens. Optional: engine, tp, pp, ep, dp,
-    weight_dtype, kv_dtype. A row that cannot be answered gets nulls and an error text; the others are answered.
+    weight_dtype, kv_dtype, and what the engine is launched with: runtime (a preset of mfuroof quant), gemm_dtype,
+    kvcache_dtype, attention_dtype, moe_dtype. A row that cannot be answered gets nulls and an error text; the others
+    are answered, with a note where something of the row does not apply.
     """
     from mfuroof.cli.costs import cost_and_params
-    from mfuroof.predict import predict_steps, read_table, write_table
+    from mfuroof.predict import check_target, predict_steps, read_table, write_table
 
-    family, params = cost_and_params(cost, preset, missing)
+    check_target(target, source)
+    family, params = cost_and_params(cost, preset, missing, calibration=calibration)
     result = predict_steps(read_table(source), cost=family, params=params, threads=threads)
     write_table(result, target)
     _report(result, target, json)
@@ -52,27 +56,31 @@ def serving(
     source: Annotated[Path, typer.Argument(metavar="IN", help="CSV or Parquet table of configurations.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="CSV or Parquet table to write, by its suffix.")],
     missing: o.Missing = None,
+    calibration: o.Calibration = None,
     json: o.Json = False,
 ) -> None:
     """Add TTFT, TPOT and throughput under load to each row of a table.
 
     Required columns: model, gpu, input_len, output_len, concurrency. Optional: engine, tp, pp, ep, attention_dp,
-    weight_dtype, kv_dtype, max_batch_tokens, cached_prefix_len. A row that cannot be answered gets nulls and an error
-    text; the others are answered.
+    weight_dtype, kv_dtype, max_batch_tokens, cached_prefix_len, and what the engine is launched with: runtime (a
+    preset of mfuroof quant), gemm_dtype, kvcache_dtype, attention_dtype, moe_dtype. A row that cannot be answered gets
+    nulls and an error text; the others are answered, with a note where something of the row does not apply.
     """
     from mfuroof.cli.costs import cost_and_params
-    from mfuroof.predict import predict_serving, read_table, write_table
+    from mfuroof.predict import check_target, predict_serving, read_table, write_table
 
-    family, params = cost_and_params(None, None, missing)
+    check_target(target, source)
+    family, params = cost_and_params(None, None, missing, calibration=calibration)
     result = predict_serving(read_table(source), cost=family, params=params)
     write_table(result, target)
     _report(result, target, json)
 
 
 def _report(result: pa.Table, target: Path, json: bool) -> None:
-    failed = result.num_rows - result.column("error").null_count
+    failed, noted = (result.num_rows - result.column(name).null_count for name in ("error", "note"))
     if json:
-        print_json({"rows": result.num_rows, "rows_without_answer": failed, "path": str(target)})
+        print_json({"rows": result.num_rows, "rows_without_answer": failed, "rows_noted": noted, "path": str(target)})
     else:
         without = f", {count(failed)} without an answer (see the column error)" if failed else ""
-        print(f"{count(result.num_rows)} rows{without}, written to {target}")
+        besides = f", {count(noted)} with a remark (see the column note)" if noted else ""
+        print(f"{count(result.num_rows)} rows{without}{besides}, written to {target}")

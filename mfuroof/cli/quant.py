@@ -8,10 +8,12 @@ import typer
 
 from mfuroof.cli import options as o
 from mfuroof.cli.command import add_command
-from mfuroof.cli.output import print_json, print_table
+from mfuroof.cli.output import console, print_json, print_table
 
 if TYPE_CHECKING:
-    from mfuroof.quant import LaunchArgs, QuantConfig
+    from collections.abc import Sequence
+
+    from mfuroof.quant import Comparison, LaunchArgs, QuantConfig
 
 __all__ = ["EXAMPLES", "app", "args", "compare", "detect"]
 
@@ -31,13 +33,15 @@ EXAMPLES = {
 Presets = Annotated[
     list[str] | None,
     typer.Option(
-        "--preset", help="default, kv-cache-fp8, dynamic-fp8, bf16-stable, aggressive-moe; may be given several times."
+        "--preset",
+        "--precision",
+        help="default, kv-cache-fp8, dynamic-fp8, bf16-stable, aggressive-moe; may be given several times.",
+        autocompletion=o.complete_precision,
     ),
 ]
-GemmDtype = Annotated[str | None, typer.Option("--gemm-dtype", help="Of the linear layers; overrides the preset.")]
-KvCacheDtype = Annotated[str | None, typer.Option("--kvcache-dtype", help="Of the KV cache; overrides the preset.")]
-AttentionDtype = Annotated[str | None, typer.Option("--attention-dtype", help="Of attention; overrides the preset.")]
-MoeDtype = Annotated[str | None, typer.Option("--moe-dtype", help="Of the routed experts; overrides the preset.")]
+EngineVersion = Annotated[
+    str | None, typer.Option("--engine-version", help="Version of the engine; the newest known.")
+]
 
 
 def args(
@@ -46,16 +50,14 @@ def args(
         list[str] | None, typer.Argument(metavar="[-- ARGS]", help="Your own arguments, passed on; they win.")
     ] = None,
     preset: Presets = None,
-    gemm_dtype: GemmDtype = None,
-    kvcache_dtype: KvCacheDtype = None,
-    attention_dtype: AttentionDtype = None,
-    moe_dtype: MoeDtype = None,
+    gemm_dtype: o.GemmDtype = None,
+    kvcache_dtype: o.KvCacheDtype = None,
+    attention_dtype: o.AttentionDtype = None,
+    moe_dtype: o.MoeDtype = None,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", help="Model that will be served: built in, path, or name.")
     ] = None,
-    engine_version: Annotated[
-        str | None, typer.Option("--engine-version", help="Version of the engine; the newest known.")
-    ] = None,
+    engine_version: EngineVersion = None,
     gpu: Annotated[str | None, typer.Option("--gpu", help="Say what is not native on this GPU.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where the engine cannot do what is asked.")] = False,
     json: o.Json = False,
@@ -110,10 +112,10 @@ def compare(
     model: o.Model,
     gpu: o.Gpu,
     preset: Presets = None,
-    gemm_dtype: GemmDtype = None,
-    kvcache_dtype: KvCacheDtype = None,
-    attention_dtype: AttentionDtype = None,
-    moe_dtype: MoeDtype = None,
+    gemm_dtype: o.GemmDtype = None,
+    kvcache_dtype: o.KvCacheDtype = None,
+    attention_dtype: o.AttentionDtype = None,
+    moe_dtype: o.MoeDtype = None,
     tp: o.Tp = 1,
     engine: o.Engine = "vllm",
     cost: o.CostName = None,
@@ -122,15 +124,16 @@ def compare(
     output_len: Annotated[int, typer.Option("--output-len", "--osl", help="Tokens of an answer.")] = 256,
     concurrency: Annotated[int | None, typer.Option("--concurrency", help="Clients; as many as --batch.")] = None,
     memory_utilization: o.MemoryUtilization = 0.9,
+    engine_version: EngineVersion = None,
     json: o.Json = False,
 ) -> None:
-    """Compare precisions in one table: step time, TTFT, TPOT, memory, KV capacity, sequences.
+    """Compare precisions in one table: what can be launched, step time, TTFT, TPOT, memory, KV capacity, sequences.
 
     Every preset, unless some are named or a field is given.
     """
     from mfuroof.quant import PRESETS
     from mfuroof.quant import compare as run
-    from mfuroof.units import GIB, MS
+    from mfuroof.quant.comparison import HEAD
 
     fields = (gemm_dtype, kvcache_dtype, attention_dtype, moe_dtype)
     named = preset if preset or any(fields) else list(PRESETS)
@@ -145,32 +148,18 @@ def compare(
         memory_utilization=memory_utilization,
         tp_size=tp,
         engine=engine,
+        engine_version=engine_version,
         cost=cost or "kernels",
     )
     if json:
-        print_json({"model": table.model, "gpu": table.hardware, "rows": table.rows, "notes": dict(table.notes)})
+        print_json(_comparison(table))
         return
-    head = ["precision", "decode", "speed-up", "TTFT", "TPOT", "weights", "KV tokens", "seqs"]
-    rows = [
-        [
-            r["name"],
-            _scaled(r["decode_step_s"], MS),
-            _scaled(r["speedup"], 1.0),
-            *(_scaled(r[name], MS) for name in ("ttft_s", "tpot_s")),
-            _scaled(r["weight_bytes"], GIB),
-            "-" if r["kv_capacity_tokens"] is None else f"{r['kv_capacity_tokens']:,}",
-            "-" if r["max_concurrency"] is None else f"{r['max_concurrency']:,}",
-        ]
-        for r in table.rows
-    ]
-    print_table(f"{table.model} on {table.hardware}", head, rows)
-    print("decode step, TTFT and TPOT in ms, weights in GiB per GPU; seqs: sequences that fit at once")
-    for name, texts in table.notes.items():
-        for text in texts:
-            print(f"{name}: {text}")
-    for r in table.rows:
-        if r["error"]:
-            print(f"{r['name']}: {r['error']}")
+    print(table.title())
+    print(table.load())
+    _print_cells(HEAD, table.cells())
+    print("times in ms, weights in GiB per GPU; seqs: sequences that fit at once")
+    for line in table.remarks():
+        print(line)
 
 
 def _configs(
@@ -182,6 +171,20 @@ def _configs(
     given = zip(names, (gemm, kvcache, attention, moe), strict=True)
     fields: dict[str, Any] = {name: value for name, value in given if value is not None}
     return expand({"presets": preset, **fields} if preset else fields)
+
+
+def _print_cells(head: Sequence[str], rows: list[list[str]]) -> None:
+    """Print times and memory side by side, or one below the other where the terminal is narrow."""
+    width = sum(2 + max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)) - 2
+    memory = len(head) - 3
+    parts: tuple[list[int], ...] = ([*range(memory)], [0, *range(memory, len(head))])
+    for part in parts if width > console().width else ([*range(len(head))],):
+        print_table("", [head[i] for i in part], [[row[i] for i in part] for row in rows])
+
+
+def _comparison(table: Comparison) -> dict[str, Any]:
+    about = {"model": table.model, "gpu": table.hardware, "engine": table.engine, "workload": dict(table.workload)}
+    return {**about, "rows": table.rows, "notes": dict(table.notes)}
 
 
 def _record(made: LaunchArgs) -> dict[str, Any]:
@@ -196,11 +199,8 @@ def _record(made: LaunchArgs) -> dict[str, Any]:
         "derived": dict(made.derived),
         "notes": list(made.notes),
         "warnings": list(made.warnings),
+        "refused": list(made.refused),
     }
-
-
-def _scaled(value: float | None, unit: float) -> str:
-    return "-" if value is None else f"{value / unit:.2f}"
 
 
 app = typer.Typer(help="Precision as a decision: what it buys, and how to launch it.", no_args_is_help=True)

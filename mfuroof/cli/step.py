@@ -11,6 +11,7 @@ from mfuroof.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from mfuroof.breakdown import StepResult
+    from mfuroof.precision import QuantConfig
     from mfuroof.step import StepEvaluator
 
 __all__ = ["EXAMPLES", "step"]
@@ -19,6 +20,7 @@ EXAMPLES = (
     "mfuroof step Qwen/Qwen3-8B --gpu l40s --decode-batch 32 --decode-context 999",
     "mfuroof step Qwen/Qwen3-32B --gpu h200_sxm --tp 2 --prefill-tokens 2048",
     "mfuroof step Qwen/Qwen3-8B --gpu h100_sxm --decode-batch 8 --kv-dtype fp8",
+    "mfuroof step Qwen/Qwen3-8B --gpu l40s --decode-batch 8 --gemm-dtype fp8",
     "mfuroof step Qwen/Qwen3-8B --gpu h100 --decode-batch 8 --preset blis --json",
 )
 
@@ -43,6 +45,7 @@ def step(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    calibration: o.Calibration = None,
     tables: o.Tables = None,
     weight_dtype: o.WeightDtype = None,
     kv_dtype: o.KvDtype = None,
@@ -55,6 +58,11 @@ def step(
     overlap_penalty: Annotated[
         float | None, typer.Option("--overlap-penalty", help="Memory time not hidden by compute, in [0, 1].")
     ] = None,
+    precision: o.Precision = None,
+    gemm_dtype: o.GemmDtype = None,
+    kvcache_dtype: o.KvCacheDtype = None,
+    attention_dtype: o.AttentionDtype = None,
+    moe_dtype: o.MoeDtype = None,
     memory_utilization: o.MemoryUtilization = 0.9,
     json: o.Json = False,
 ) -> None:
@@ -62,11 +70,13 @@ def step(
     from mfuroof.batch import StepBatch
     from mfuroof.cli.costs import cost_and_params
     from mfuroof.errors import InputError, Problem
+    from mfuroof.precision import runtime_of
     from mfuroof.step import StepEvaluator
 
     if decode_batch is None and prefill_batch is None and not prefill_tokens:
         raise InputError(Problem("the step", "no requests", "--decode-batch or --prefill-tokens"))
-    family, params = cost_and_params(cost, preset, missing, mixed_batch_penalty, overlap_penalty)
+    family, params = cost_and_params(cost, preset, missing, mixed_batch_penalty, overlap_penalty, calibration)
+    asked = runtime_of(precision, gemm_dtype, kvcache_dtype, attention_dtype, moe_dtype, kv_dtype=kv_dtype)
     shape = {
         "decode_batch": decode_batch or 0,
         "decode_context": decode_context,
@@ -89,8 +99,9 @@ def step(
         weight_dtype=weight_dtype,
         kv_dtype=kv_dtype,
         weight_bytes_per_param=weight_bytes_per_param,
+        runtime=asked.precision if asked else None,
     )
-    record = _record(evaluator, evaluator.evaluate(batch), shape)
+    record = _record(evaluator, evaluator.evaluate(batch), shape, asked)
     _warn_if_too_large(evaluator, record, batch, memory_utilization)
     if json:
         print_json(record)
@@ -98,15 +109,22 @@ def step(
         _print(record)
 
 
-def _record(evaluator: StepEvaluator, result: StepResult, shape: dict[str, int]) -> dict[str, Any]:
-    """Return everything about the step in base units."""
+def _record(
+    evaluator: StepEvaluator, result: StepResult, shape: dict[str, int], asked: QuantConfig | None
+) -> dict[str, Any]:
+    """Return everything about the step in base units.
+
+    ``tokens_per_s_per_gpu`` counts tokens that the step emits, one a decode request and one a prompt;
+    ``prefill_tokens_per_s_per_gpu`` those of the prompts that it computes.
+    """
     from dataclasses import asdict
 
     from mfuroof.core.sources import Source
 
     time = float(result.step_time_s[0])
     emitted = shape["decode_batch"] + (shape["prefill_batch"] if shape["prefill_new_tokens"] else 0)
-    emitted *= evaluator.parallel.dp_size
+    computed = shape["prefill_batch"] * shape["prefill_new_tokens"]
+    per_gpu = evaluator.parallel.dp_size / evaluator.parallel.num_gpus / time if time > 0 else 0.0
     components = {
         name: {
             "time_s": float(part[0]),
@@ -123,9 +141,11 @@ def _record(evaluator: StepEvaluator, result: StepResult, shape: dict[str, int])
         "engine": evaluator.engine,
         "cost": evaluator.cost,
         "params": evaluator.params.changed(),
+        "runtime": {"name": asked.name, **asked.precision.to_dict()} if asked else None,
         **shape,
         "step_time_s": time,
-        "tokens_per_s_per_gpu": emitted / time / evaluator.parallel.num_gpus if time > 0 else 0.0,
+        "tokens_per_s_per_gpu": emitted * per_gpu,
+        "prefill_tokens_per_s_per_gpu": computed * per_gpu,
         "bound": result.bound_names[0],
         "source": Source(int(result.source[0])).name.lower(),
         "distance_octaves": float(result.distance_octaves[0]),
@@ -165,6 +185,8 @@ def _print(record: dict[str, Any]) -> None:
     degrees = [f"{name} {record[f'{name}_size']}" for name in ("tp", "pp", "ep", "dp")]
     spread = ", ".join(d for d in degrees if not d.endswith(" 1")) or "tp 1"
     print(f"{record['model']} on {record['gpu']}, {spread}, {record['cost']} ({record['engine']})")
+    if record["runtime"]:
+        print(f"launched with {record['runtime']['name']}")
     print(" + ".join(parts) or "an empty step")
     work = any(c["flops"] is not None for c in record["components"].values())
     head = ("component", "time_ms", "share", *(("TFLOP/GPU", "GB/GPU") if work else ()))
@@ -175,8 +197,11 @@ def _print(record: dict[str, Any]) -> None:
     rows.append(["step", f"{record['step_time_s'] / MS:.4f}", *[""] * (len(head) - 2)])
     print_table("", head, rows)
     far = record["distance_octaves"]
-    print(f"bound: {record['bound']}   source: {record['source']}" + (f", {far:.2f} octaves from data" if far else ""))
-    print(f"throughput: {record['tokens_per_s_per_gpu']:,.1f} tokens/s per GPU")
+    beyond = f", {far:.2f} octaves from data" if far >= 0.005 else ""
+    print(f"bound: {record['bound']}   source: {record['source']}{beyond}")
+    print(f"output tokens: {record['tokens_per_s_per_gpu']:,.1f} /s per GPU, one a request")
+    if record["prefill_tokens_per_s_per_gpu"]:
+        print(f"prompt tokens: {record['prefill_tokens_per_s_per_gpu']:,.1f} /s per GPU")
 
 
 def _scaled(value: float | None, unit: float) -> str:

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from mfuroof.errors import InputError, MfuroofWarning, Problem, nearest_names
 from mfuroof.precision.kv import KV_FORMATS, canonical_kv_dtype
 
-__all__ = ["ALLOWED", "AUTO", "Overrides", "RuntimePrecision"]
+__all__ = ["ALLOWED", "AUTO", "UNQUANTISED", "Overrides", "RuntimePrecision"]
 
 AUTO = "auto"
+UNQUANTISED = ("none", "bf16", "fp16", "fp32")
+"""Methods of a model whose weights an engine may still quantise when it loads them."""
 
 ALLOWED: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -35,6 +37,8 @@ _ALIASES = {
 }  # fmt: skip
 _KV_ALIASES = {"float16": "fp16"}
 
+PRESETS_ARE_IN = "Presets by name are in mfuroof.quant.PRESETS."
+"""Remedy for a name in place of fields."""
 E5M2_WARNING = (
     "fp8_e5m2 keeps 2 bits of mantissa where e4m3 keeps 3; vLLM takes it with FlashInfer and Triton attention but not "
     "with FlashAttention, and on no FP8 checkpoint; SGLang leaves FlashAttention 3 for Triton; TensorRT-LLM has none"
@@ -61,6 +65,9 @@ class PrecisionTarget(Protocol):
 
     @property
     def kv_dtype(self) -> str: ...
+
+    @property
+    def layers(self) -> Iterable[Any]: ...
 
     def with_precision(self, **overrides: Any) -> Any:
         """Return the model in another precision."""
@@ -147,15 +154,15 @@ class RuntimePrecision:
         """Return one line for people."""
         return ", ".join(f"{name.removesuffix('_dtype')} {value}" for name, value in self.given().items()) or "all auto"
 
-    def overrides(self, model: PrecisionTarget) -> Overrides:
-        """Return what this means for ``model``, as arguments of its ``with_precision``.
+    def overrides(self, model: PrecisionTarget, cost: str = "kernels") -> Overrides:
+        """Return what this means for ``model`` under a cost family, as arguments of its ``with_precision``.
 
-        Every field is either in the arguments or the reason why not in the warnings.
+        Every field is in the arguments and moves what it stands for, or the reason why not is in the warnings.
         """
         arguments: dict[str, str] = {}
         notes: list[str] = []
         method = model.quantization.method
-        quantised = method != "none"
+        quantised = method not in UNQUANTISED
         if self.gemm_dtype != AUTO:
             if quantised:
                 notes.append(dropped("gemm_dtype", self.gemm_dtype, f"the checkpoint is quantised already ({method})"))
@@ -172,17 +179,17 @@ class RuntimePrecision:
             arguments["kv_dtype"] = self.kvcache_dtype
             if self.kvcache_dtype == "fp8_e5m2":
                 notes.append(f"kvcache_dtype: {E5M2_WARNING}")
-        self._attention(model, arguments, notes)
+        self._attention(model, cost, arguments, notes)
         return Overrides(arguments, tuple(notes))
 
-    def applied(self, model: _Model) -> _Model:
+    def applied(self, model: _Model, cost: str = "kernels") -> _Model:
         """Return ``model`` under this precision, with an `MfuroofWarning` for each field that cannot apply."""
-        arguments, notes = self.overrides(model)
+        arguments, notes = self.overrides(model, cost)
         for text in notes:
             warnings.warn(text, MfuroofWarning, stacklevel=2)
         return model.with_precision(**arguments) if arguments else model
 
-    def _attention(self, model: PrecisionTarget, arguments: dict[str, str], notes: list[str]) -> None:
+    def _attention(self, model: PrecisionTarget, cost: str, arguments: dict[str, str], notes: list[str]) -> None:
         if self.attention_dtype == AUTO:
             return
         cache = KV_FORMATS[canonical_kv_dtype(arguments.get("kv_dtype", model.kv_dtype))]
@@ -191,6 +198,14 @@ class RuntimePrecision:
             notes.append(dropped("attention_dtype", self.attention_dtype, reason))
         else:
             arguments["attention_dtype"] = self.attention_dtype
+            fp8 = self.attention_dtype.startswith("fp8")
+            kinds = {layer.attention.kind for layer in model.layers} - {"none"}
+            if fp8 and cost != "kernels":
+                what = f"cost {cost} has no rate of its own for attention; what counts is the width of the cache"
+                notes.append(f"attention_dtype = {self.attention_dtype}: {what}")
+            elif fp8 and "gqa" not in kinds:
+                what = f"{' and '.join(sorted(kinds))} attention was measured with 16-bit scores only"
+                notes.append(f"attention_dtype = {self.attention_dtype}: {what}")
 
 
 def dropped(field: str, value: str, reason: str) -> str:
@@ -201,7 +216,7 @@ def dropped(field: str, value: str, reason: str) -> str:
 def checked_fields(data: Mapping[str, Any], also: Iterable[str] = ()) -> dict[str, Any]:
     """Return the fields of a mapping without ``also``; raise `InputError` for other keys."""
     if not isinstance(data, Mapping):
-        raise InputError(Problem("runtime precision", type(data).__name__, "a mapping of fields"))
+        raise InputError(Problem("runtime precision", repr(data)[:60], "its fields", PRESETS_ARE_IN))
     known = (*ALLOWED, *also)
     unknown = [key for key in data if key not in known]
     if unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow as pa
 from mfuroof._files import refuse_irregular
 from mfuroof.errors import InputError, OutputError, Problem, TableFormatError
 
-__all__ = ["read_table", "write_table"]
+__all__ = ["check_target", "read_table", "write_table"]
 
 SUFFIXES = (".csv", ".parquet")
 
@@ -34,12 +35,32 @@ def read_table(path: str | Path) -> pa.Table:
         if path.suffix == ".csv":
             from pyarrow import csv
 
-            return csv.read_csv(path)
+            # only an empty cell is blank: "nan", "NA" and "null" are wrong values and have to be reported as such
+            return csv.read_csv(path, convert_options=csv.ConvertOptions(null_values=[""]))
         from pyarrow import parquet
 
         return parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise TableFormatError(Problem(str(path), str(error).splitlines()[0], f"a {path.suffix[1:]} table")) from error
+
+
+def check_target(path: str | Path, source: str | Path) -> None:
+    """Say before the work is done that its result could not be written.
+
+    Raises
+    ------
+    InputError
+        The suffix is neither ``.csv`` nor ``.parquet``, or the target is the source itself.
+    OutputError
+        There is no such folder, or something that is no regular file stands there.
+    """
+    path, source = Path(path), Path(source)
+    _check_suffix(path)
+    if path.resolve() == source.resolve() or (path.exists() and source.exists() and path.samefile(source)):
+        raise InputError(Problem(str(path), "the input itself", "another file", "Choose another place for the output."))
+    refuse_irregular(path)
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}. Choose another place for the output.")
 
 
 def write_table(table: pa.Table, path: str | Path) -> None:
@@ -76,7 +97,7 @@ def _flat(table: pa.Table) -> pa.Table:
     """Return a table whose lists are JSON texts, as CSV has no lists."""
     for i, column in enumerate(table.schema):
         if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
-            texts = [None if v is None else str(v) for v in table.column(i).to_pylist()]
+            texts = [None if v is None else json.dumps(v, default=str) for v in table.column(i).to_pylist()]
             table = table.set_column(i, column.name, pa.array(texts, pa.string()))
     return table
 

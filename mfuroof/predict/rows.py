@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mfuroof._boundary import MAX_COUNT
 from mfuroof._types import I64
@@ -26,13 +27,26 @@ class Rows:
         The input as it came.
     errors
         One text a row; empty while nothing is wrong with it.
+    notes
+        One text a row: what was assumed, and what of the row could not apply.
+
+    Raises
+    ------
+    InputError
+        Two columns have the same name.
     """
 
     table: pa.Table
     errors: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        names = self.table.schema.names
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(Problem("table", f"more than one column {', '.join(twice)}", "each name once"))
         self.errors = [""] * self.table.num_rows
+        self.notes = [""] * self.table.num_rows
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -53,8 +67,13 @@ class Rows:
         """Return a column of names; blanks and nulls become ``default``."""
         if not self.has(name):
             return [default] * len(self)
-        values = self.table.column(name).to_pylist()
-        return [default if v is None or (isinstance(v, str) and not v.strip()) else str(v).strip() for v in values]
+        return [default if is_blank(v) else str(v).strip() for v in self.table.column(name).to_pylist()]
+
+    def blanks(self, name: str) -> NDArray[np.bool_]:
+        """Return where a column has nothing; everywhere if there is no such column."""
+        if not self.has(name):
+            return np.ones(len(self), bool)
+        return np.array([is_blank(v) for v in self.table.column(name).to_pylist()], bool)
 
     def counts(self, name: str, default: int = 0, minimum: int = 0) -> I64:
         """Return a column of whole numbers; blanks become ``default``, other wrong values an error of their row."""
@@ -62,7 +81,7 @@ class Rows:
         if not self.has(name):
             return out
         for i, value in enumerate(self.table.column(name).to_pylist()):
-            if value is None or (isinstance(value, str) and not value.strip()):
+            if is_blank(value):
                 continue
             number = as_count(value)
             if number is None or number < minimum:
@@ -75,6 +94,11 @@ class Rows:
         """Note a problem of one row."""
         self.errors[row] = f"{self.errors[row]}; {text}" if self.errors[row] else text
 
+    def note(self, row: int, text: str) -> None:
+        """Note what is to be known about one row, once."""
+        if text and text not in self.notes[row]:
+            self.notes[row] = f"{self.notes[row]}; {text}" if self.notes[row] else text
+
     def groups(self, keys: Mapping[str, Any]) -> Iterator[tuple[tuple[Hashable, ...], I64]]:
         """Yield the rows without errors that share all ``keys``, with the values they share."""
         found: dict[tuple[Hashable, ...], list[int]] = {}
@@ -86,10 +110,10 @@ class Rows:
             yield key, np.array(rows, np.int64)
 
     def answered(self, columns: Mapping[str, pa.Array]) -> pa.Table:
-        """Return the input with answer columns, and ``error``; columns of the same names are replaced."""
+        """Return the input with answer columns, ``note`` and ``error``; columns of the same names are replaced."""
         table = self.table
-        errors = pa.array([e or None for e in self.errors], pa.string())
-        for name, values in {**columns, "error": errors}.items():
+        notes, errors = (pa.array([t or None for t in texts], pa.string()) for texts in (self.notes, self.errors))
+        for name, values in {**columns, "note": notes, "error": errors}.items():
             if self.has(name):
                 table = table.set_column(table.schema.get_field_index(name), name, values)
             else:
@@ -97,8 +121,15 @@ class Rows:
         return table
 
 
+def is_blank(value: Any) -> bool:
+    """Say whether a cell has nothing in it; NaN is something."""
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def as_count(value: Any) -> int | None:
     """Return a number or its text as a count, or None if it is none."""
+    if isinstance(value, bool):
+        return None
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -14,13 +14,13 @@ from mfuroof.costs.base import RESOURCES
 from mfuroof.errors import MfuroofError, MfuroofWarning
 from mfuroof.params import CostParams
 from mfuroof.predict.rows import Rows, scatter
-from mfuroof.predict.steps import bind, keys
+from mfuroof.predict.steps import PRECISION, bind, keys
 from mfuroof.serving import ServingResult, estimate
 
 __all__ = ["SERVING_COLUMNS", "predict_serving"]
 
 SERVING_COLUMNS = (
-    "model", "gpu", "engine", "tp", "pp", "ep", "attention_dp", "weight_dtype", "kv_dtype",
+    "model", "gpu", "engine", "tp", "pp", "ep", "attention_dp", "weight_dtype", "kv_dtype", *PRECISION,
     "input_len", "output_len", "concurrency", "max_batch_tokens", "cached_prefix_len",
 )  # fmt: skip
 """Columns that are read; only model, gpu, input_len, output_len and concurrency are required."""
@@ -33,7 +33,8 @@ def predict_serving(table: pa.Table, *, cost: str = "kernels", params: CostParam
     ----------
     table
         Columns ``model, gpu, input_len, output_len, concurrency``. Optional: ``engine`` (vllm), ``tp, pp, ep,
-        attention_dp`` (1), ``weight_dtype, kv_dtype`` (blank: the checkpoint's own), ``max_batch_tokens`` (blank: the
+        attention_dp`` (1), ``weight_dtype, kv_dtype`` (blank: the checkpoint's own), ``runtime, gemm_dtype,
+        kvcache_dtype, attention_dtype, moe_dtype`` (as in `predict_steps`), ``max_batch_tokens`` (blank: the
         engine's default), ``cached_prefix_len`` (0). Concurrency is that of the whole deployment. [tokens, requests]
     cost, params
         Cost family and conventions, for every row.
@@ -41,8 +42,10 @@ def predict_serving(table: pa.Table, *, cost: str = "kernels", params: CostParam
     Returns
     -------
     pyarrow.Table
-        The input and ``ttft_s, tpot_s, output_tokens_per_s_per_gpu, kv_limited, bound, source``, and ``error``: a row
-        that cannot be answered has nulls and a text there. [s]
+        The input and ``ttft_s, tpot_s, output_tokens_per_s_per_gpu, kv_limited, bound, source``, the ends of 80 %
+        intervals ``ttft_low_s, ttft_high_s, tpot_low_s, tpot_high_s`` (`ServingResult.interval`), ``note`` (what was
+        assumed, and what of the precision does not apply), and ``error``: a row that cannot be answered has nulls and
+        a text there. [s]
 
     Raises
     ------
@@ -52,8 +55,8 @@ def predict_serving(table: pa.Table, *, cost: str = "kernels", params: CostParam
     rows = Rows(table)
     rows.require("model", "gpu", "input_len", "output_len", "concurrency")
     lengths = {name: rows.counts(name, minimum=1, default=0) for name in ("input_len", "output_len", "concurrency")}
-    for name, values in lengths.items():
-        for i in np.flatnonzero(values == 0):
+    for name in lengths:
+        for i in np.flatnonzero(rows.blanks(name)):
             rows.fail(int(i), f"{name}: found a blank, expected a whole number of at least 1")
     budget = rows.counts("max_batch_tokens", minimum=0)
     prefix = rows.counts("cached_prefix_len")
@@ -61,7 +64,9 @@ def predict_serving(table: pa.Table, *, cost: str = "kernels", params: CostParam
     degree = "attention_dp" if rows.has("attention_dp") else "dp"
     for key, members in rows.groups({**keys(rows, degree), "max_batch_tokens": budget}):
         try:
-            evaluator = bind(key[:-1], cost, params)
+            evaluator, note = bind(key[:-1], cost, params)
+            for i in members:
+                rows.note(int(i), note)
             with warnings.catch_warnings():  # what does not fit is said in its row
                 warnings.simplefilter("ignore", MfuroofWarning)
                 found = estimate(
@@ -97,4 +102,10 @@ def _columns(n: int, results: list[tuple[I64, ServingResult]]) -> dict[str, pa.A
         ),
     }
     floats = {name: column(name, pa.float64()) for name in ("ttft_s", "tpot_s", "output_tokens_per_s_per_gpu")}
-    return {**floats, "kv_limited": column("kv_limited", pa.bool_()), **texts}
+    ends = {}
+    for name in ("ttft", "tpot"):
+        pairs = [(rows, [np.asarray(end)[r.fits] for end in r.interval(f"{name}_s")]) for rows, r in answered]
+        for i, end in enumerate(("low", "high")):
+            parts = [(rows, values[i]) for rows, values in pairs]
+            ends[f"{name}_{end}_s"] = scatter(n, parts, lambda v, mask: pa.array(v, pa.float64(), mask=mask))
+    return {**floats, "kv_limited": column("kv_limited", pa.bool_()), **texts, **ends}

@@ -18,14 +18,20 @@ from mfuroof.core.sources import Source
 from mfuroof.costs.base import RESOURCES
 from mfuroof.errors import InputError, MfuroofError, MfuroofWarning, Problem
 from mfuroof.params import CostParams
-from mfuroof.predict.rows import Rows, as_count, scatter
+from mfuroof.precision.presets import runtime_of
+from mfuroof.precision.runtime import ALLOWED, RuntimePrecision
+from mfuroof.predict.rows import Rows, as_count, is_blank, scatter
 from mfuroof.step import StepEvaluator
 
-__all__ = ["STEP_COLUMNS", "bind", "keys", "predict_steps"]
+__all__ = ["PRECISION", "STEP_COLUMNS", "bind", "keys", "predict_steps"]
 
 UNIFORM = ("decode_batch", "decode_context", "prefill_batch", "prefill_new_tokens", "prefill_context")
 LISTS = ("decode_contexts", "prefill_contexts", "prefill_tokens")
-STEP_COLUMNS = ("model", "gpu", "engine", "tp", "pp", "ep", "dp", "weight_dtype", "kv_dtype", *UNIFORM, *LISTS)
+PRECISION = ("runtime", *ALLOWED)
+"""Columns that say what the engine is launched with: a preset, and fields that override it."""
+STEP_COLUMNS = (
+    "model", "gpu", "engine", "tp", "pp", "ep", "dp", "weight_dtype", "kv_dtype", *PRECISION, *UNIFORM, *LISTS,
+)  # fmt: skip
 """Columns that are read; only model, gpu and a shape are required."""
 
 
@@ -38,9 +44,12 @@ def predict_steps(
     ----------
     table
         Columns ``model, gpu`` and a shape: either ``decode_batch, decode_context, prefill_batch,
-        prefill_new_tokens, prefill_context`` (any of them; counts, blank is 0) or the list columns ``decode_contexts,
-        prefill_contexts, prefill_tokens`` (lists, or their JSON text). Optional: ``engine`` (vllm), ``tp, pp, ep,
-        dp`` (1), ``weight_dtype, kv_dtype`` (blank: the checkpoint's own).
+        prefill_new_tokens, prefill_context`` (any of them; counts, blank is 0, but ``prefill_batch`` is 1 where there
+        are new tokens) or the list columns ``decode_contexts, prefill_contexts, prefill_tokens`` (lists, or their JSON
+        text; blank is ``[]``). A row whose shape is blank all over is an error, not an empty step. Optional:
+        ``engine`` (vllm), ``tp, pp, ep, dp`` (1), ``weight_dtype, kv_dtype`` (blank: the checkpoint's own), and what
+        the engine is launched with: ``runtime`` (a preset of `mfuroof.quant`), ``gemm_dtype, kvcache_dtype,
+        attention_dtype, moe_dtype`` (they override it).
     cost, params
         Cost family and conventions, for every row.
     threads
@@ -49,13 +58,14 @@ def predict_steps(
     Returns
     -------
     pyarrow.Table
-        The input and ``step_time_s``, one ``<component>_s`` a component, ``bound``, ``source``, and ``error``: a row
-        that cannot be answered has nulls and a text there. [s]
+        The input and ``step_time_s``, one ``<component>_s`` a component, ``bound``, ``source``, ``note`` (what was
+        assumed, and what of the precision does not apply), and ``error``: a row that cannot be answered has nulls and
+        a text there. [s]
 
     Raises
     ------
     InputError
-        A required column is missing, or both spellings of a shape are there.
+        A required column is missing or there twice, or both spellings of a shape are there.
     """
     problems = Problems()
     problems.positive_int("threads", threads)
@@ -72,10 +82,15 @@ def predict_steps(
         _check_pairs(rows, shapes)
     else:
         shapes = {name: rows.counts(name) for name in UNIFORM}
+        one = rows.blanks("prefill_batch") & (shapes["prefill_new_tokens"] > 0)
+        shapes["prefill_batch"] = np.where(one, 1, shapes["prefill_batch"])
+    _check_blank(rows, lists or ["decode_batch", "prefill_batch", "prefill_new_tokens"])
     results: list[tuple[I64, StepResult]] = []
     for key, members in rows.groups(keys(rows)):
         try:
-            evaluator = bind(key, cost, params)
+            evaluator, note = bind(key, cost, params)
+            for i in members:
+                rows.note(int(i), note)
             columns = {name: values[members] for name, values in shapes.items()} if uniform else {}
             batch = StepBatch.uniform(**columns) if uniform else _ragged(shapes, members)
             results.append((members, evaluator.evaluate(batch, threads=threads)))
@@ -93,15 +108,16 @@ def keys(rows: Rows, dp_column: str = "dp") -> dict[str, Any]:
             rows.fail(i, f"{'model' if m is None else 'gpu'}: found a blank, expected a name")
     degrees = {name: rows.counts(name, default=1, minimum=1) for name in ("tp", "pp", "ep", dp_column)}
     dtypes = {name: rows.texts(name) for name in ("weight_dtype", "kv_dtype")}
-    return {"model": model, "gpu": gpu, "engine": rows.texts("engine", "vllm"), **degrees, **dtypes}
+    runtime = _runtimes(rows, dtypes["kv_dtype"])
+    return {"model": model, "gpu": gpu, "engine": rows.texts("engine", "vllm"), **degrees, **dtypes, "runtime": runtime}
 
 
-def bind(key: tuple[Any, ...], cost: str, params: CostParams | None) -> StepEvaluator:
-    """Return the evaluator of one row's `keys`."""
-    model, gpu, engine, tp, pp, ep, dp, weight_dtype, kv_dtype = key
-    with warnings.catch_warnings():  # one row's oddity must not stop or spam a table of thousands
-        warnings.simplefilter("ignore", MfuroofWarning)
-        return StepEvaluator(
+def bind(key: tuple[Any, ...], cost: str, params: CostParams | None) -> tuple[StepEvaluator, str]:
+    """Return the evaluator of one row's `keys`, and what was odd about it."""
+    model, gpu, engine, tp, pp, ep, dp, weight_dtype, kv_dtype, runtime = key
+    with warnings.catch_warnings(record=True) as caught:  # one row's oddity must not stop or spam a table of thousands
+        warnings.simplefilter("always", MfuroofWarning)
+        evaluator = StepEvaluator(
             model,
             gpu,
             tp,
@@ -113,7 +129,30 @@ def bind(key: tuple[Any, ...], cost: str, params: CostParams | None) -> StepEval
             params=params,
             weight_dtype=weight_dtype,
             kv_dtype=kv_dtype,
+            runtime=runtime,
         )
+    return evaluator, "; ".join(dict.fromkeys(str(w.message).replace("\n", "; ") for w in caught))
+
+
+def _runtimes(rows: Rows, kv_dtype: list[str | None]) -> list[RuntimePrecision | None]:
+    """Return what the engine of each row is launched with; None where the row says nothing."""
+    columns = [rows.texts(name) for name in PRECISION]
+    out: list[RuntimePrecision | None] = []
+    for i, (given, cache) in enumerate(zip(zip(*columns, strict=True), kv_dtype, strict=True)):
+        try:
+            found = runtime_of(*given, kv_dtype=cache)
+        except MfuroofError as error:
+            found = None
+            rows.fail(i, str(error).replace("\n", "; "))
+        out.append(found.precision if found else None)
+    return out
+
+
+def _check_blank(rows: Rows, names: Sequence[str]) -> None:
+    """Refuse rows that say nothing about their requests: an empty step has a 0 or an empty list."""
+    nothing = np.logical_and.reduce([rows.blanks(name) for name in names])
+    for i in np.flatnonzero(nothing):
+        rows.fail(int(i), f"{', '.join(n for n in names if rows.has(n))}: found blanks, expected the step's requests")
 
 
 def _list_column(rows: Rows, name: str) -> list[list[int]]:
@@ -121,17 +160,18 @@ def _list_column(rows: Rows, name: str) -> list[list[int]]:
     out: list[list[int]] = [[] for _ in range(len(rows))]
     if not rows.has(name):
         return out
-    for i, value in enumerate(rows.table.column(name).to_pylist()):
-        if isinstance(value, str):
-            try:
-                value = json.loads(value) if value.strip() else []
-            except ValueError:
-                value = None
-        counts = [as_count(v) for v in value] if isinstance(value, Sequence) else None
-        if value is None and rows.table.column(name)[i].as_py() is None:
+    for i, given in enumerate(rows.table.column(name).to_pylist()):
+        if is_blank(given):
             continue
+        value = given
+        if isinstance(given, str):
+            try:
+                value = json.loads(given)
+            except (ValueError, RecursionError):
+                value = None
+        counts = [as_count(v) for v in value] if isinstance(value, list | tuple) else None
         if counts is None or any(c is None or c < 0 for c in counts):
-            rows.fail(i, f"{name}: found {str(value)[:60]!r}, expected a list of whole numbers in [0, 2**40]")
+            rows.fail(i, f"{name}: found {str(given)[:60]!r}, expected a list of whole numbers in [0, 2**40]")
         else:
             out[i] = [c for c in counts if c is not None]
     return out

@@ -1,12 +1,13 @@
 """Quantisation as a decision: presets, launch arguments of engines, and what a precision buys and costs."""
 
+from mfuroof.precision.presets import PRESETS, QuantConfig, expand, summary
 from mfuroof.quant.checkpoint import Checkpoint, detect
-from mfuroof.quant.compare import Comparison, compare
+from mfuroof.quant.compare import compare
+from mfuroof.quant.comparison import Comparison
 from mfuroof.quant.gain import Crossover, Gains, crossover_batch, format_gains
-from mfuroof.quant.gates import hardware_notes
+from mfuroof.quant.gates import blocked_fields, hardware_notes
 from mfuroof.quant.launch import LaunchArgs, launch_args
 from mfuroof.quant.launch_table import ENGINES, RULES
-from mfuroof.quant.presets import PRESETS, QuantConfig, expand, summary
 from mfuroof.quant.regime import Regimes, gemm_intensity, gemm_ridge_tokens, regimes
 from mfuroof.quant.risk import Compression, compress, prune_risk, quantise_risk
 from mfuroof.quant.workload import Conventions, Workload, generation, roofline
@@ -25,6 +26,7 @@ __all__ = [
     "QuantConfig",
     "Regimes",
     "Workload",
+    "blocked_fields",
     "compare",
     "compress",
     "crossover_batch",

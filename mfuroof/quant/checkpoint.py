@@ -13,6 +13,7 @@ from typing import Any
 from mfuroof.errors import ConfigError, InputError, MfuroofWarning, Problem, UnknownNameError
 from mfuroof.models import ModelConfig
 from mfuroof.models.hf import SIDECAR_FILES
+from mfuroof.precision.runtime import UNQUANTISED
 
 __all__ = ["Checkpoint", "detect"]
 
@@ -152,7 +153,7 @@ def _of_path(path: Path, sidecar: Any) -> Checkpoint:
 
 def _of_model(model: ModelConfig, name: str, odd: tuple[str, ...]) -> Checkpoint:
     q = model.quantization
-    method = "none" if q.source == "override" and q.method in ("bf16", "fp16", "fp32") else q.method
+    method = "none" if q.source == "override" and q.method in UNQUANTISED else q.method
     return Checkpoint(name, method, q.compute_class, model.dtype, model.kv_dtype, q.source, model.is_moe, odd)
 
 

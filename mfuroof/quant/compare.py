@@ -10,86 +10,19 @@ from typing import Any
 from mfuroof.batch import StepBatch
 from mfuroof.capacity import kv_capacity
 from mfuroof.core.sources import Source
+from mfuroof.engines import engine_profile
 from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, Problem
 from mfuroof.hardware import Hardware, get_hardware
 from mfuroof.models import ModelConfig
-from mfuroof.quant.gates import hardware_notes
-from mfuroof.quant.presets import PRESETS, QuantConfig, Request, expand
+from mfuroof.precision.presets import PRESETS, QuantConfig, Request, expand
+from mfuroof.precision.runtime import AUTO, RuntimePrecision
+from mfuroof.quant.comparison import COLUMNS, Comparison
+from mfuroof.quant.gates import blocked_fields, hardware_notes
+from mfuroof.quant.launch import engine_of, launch_args
+from mfuroof.quant.launch_table import ENGINES
 from mfuroof.step import StepEvaluator
-from mfuroof.units import GIB, MS
 
-__all__ = ["COLUMNS", "Comparison", "compare"]
-
-COLUMNS: Mapping[str, str] = {
-    "name": "configuration",
-    "gemm_dtype": "format of the linear layers as it is priced",
-    "kv_dtype": "format of the KV cache as it is priced",
-    "moe_dtype": "format of the experts as it is priced; None without experts",
-    "decode_step_s": "one step of `batch_size` decode requests in the middle of their output [s]",
-    "prefill_step_s": "one step with one whole prompt [s]",
-    "speedup": "decode step of the first configuration over this one's",
-    "bound": "what binds the decode step",
-    "source": "worst origin of its figures",
-    "ttft_s": "time to first token at `concurrency` [s]; None where it was not estimated",
-    "tpot_s": "time per output token [s]",
-    "output_tokens_per_s_per_gpu": "throughput [tokens/s]",
-    "weight_bytes": "of one GPU [bytes]",
-    "kv_bytes_per_token": "of one GPU [bytes]",
-    "kv_capacity_tokens": "tokens of all KV caches together",
-    "max_concurrency": "sequences of input_len + output_len tokens that fit at once",
-    "fits": "whether weights and one such sequence fit",
-    "error": "why there is no estimate, or an empty text",
-}
-"""Columns of a comparison."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """Configurations side by side.
-
-    Attributes
-    ----------
-    model, hardware
-        Names.
-    rows
-        One record per configuration, with the keys of `COLUMNS`.
-    notes
-        By configuration: what does not apply, and what is not native on the device.
-    """
-
-    model: str
-    hardware: str
-    rows: tuple[Mapping[str, Any], ...]
-    notes: Mapping[str, tuple[str, ...]]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def to_arrow(self) -> Any:
-        """Return an Arrow table, one row per configuration."""
-        import pyarrow as pa
-
-        return pa.table({name: pa.array([row[name] for row in self.rows]) for name in COLUMNS})
-
-    def __repr__(self) -> str:
-        head = ["configuration", "gemm", "kv", "decode ms", "speed-up", "prefill ms", "TTFT ms", "TPOT ms"]
-        head += ["weights GiB", "KV tokens", "sequences"]
-        table = [head]
-        for r in self.rows:
-            cells = [r["name"], r["gemm_dtype"] or "-", r["kv_dtype"] or "-", _ms(r["decode_step_s"])]
-            cells += ["-" if r["speedup"] is None else f"{r['speedup']:.2f}", _ms(r["prefill_step_s"])]
-            cells += [_ms(r["ttft_s"]), _ms(r["tpot_s"])]
-            cells.append("-" if r["weight_bytes"] is None else f"{r['weight_bytes'] / GIB:.2f}")
-            cells += [_count(r["kv_capacity_tokens"]), _count(r["max_concurrency"])]
-            table.append(cells)
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        lines = [
-            "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-            for line in table
-        ]
-        said = [f"{name}: {text}" for name, texts in self.notes.items() for text in texts]
-        said += [f"{r['name']}: {r['error']}" for r in self.rows if r["error"]]
-        return "\n".join([f"{self.model} on {self.hardware}", *lines, *said])
+__all__ = ["compare"]
 
 
 def compare(
@@ -104,6 +37,8 @@ def compare(
     serving: bool = True,
     memory_utilization: float = 0.9,
     presets: Mapping[str, Any] | None = None,
+    engine: str = "vllm",
+    engine_version: str | None = None,
     **evaluator: Any,
 ) -> Comparison:
     """Return what each configuration means for time and memory.
@@ -126,14 +61,17 @@ def compare(
         Share of the memory that may be used. [fraction]
     presets
         Your own, as in `expand`.
+    engine, engine_version
+        Whose kernels are priced, and which version of it is to be launched (the newest known where None).
     **evaluator
-        Arguments of `StepEvaluator`: ``tp_size=``, ``cost=``, ``engine=``, ``params=`` …
+        Arguments of `StepEvaluator`: ``tp_size=``, ``cost=``, ``params=`` …
 
     Returns
     -------
     Comparison
         One row per configuration, in order. One that cannot be priced has an ``error`` and no times; the others
-        stand.
+        stand. One that the engine cannot be launched with is marked and says why: its figures are those of a
+        checkpoint quantised beforehand, and there are none where the device rules it out.
 
     Raises
     ------
@@ -146,29 +84,40 @@ def compare(
     device = get_hardware(hardware)
     wanted = expand(list(PRESETS) if configs is None else configs, presets)
     shape = _Shape(batch_size, input_len, output_len, batch_size if concurrency is None else concurrency)
+    how = {**evaluator, "engine": engine}
+    launched = engine_of(engine_profile(engine).tables)
+    version = launched.newest if engine_version is None else engine_version
+    versions = {name: version if name == launched.name else None for name in ENGINES}
     rows: list[dict[str, Any]] = []
     notes: dict[str, tuple[str, ...]] = {}
     for config in wanted:
         name = _unique(config.name, [row["name"] for row in rows])
-        priced, said = _model(whole, config)
-        said = (*said, *hardware_notes(config.precision, device))
-        if said:
-            notes[name] = said
+        arguments, said = config.precision.overrides(whole, evaluator.get("cost", "kernels"))
+        priced = whole.with_precision(**arguments) if arguments else whole
+        refused = {e: _refused(e, config, whole, device, v) for e, v in versions.items()}
         row = {**dict.fromkeys(COLUMNS), "name": name, "error": "", **_formats(priced)}
+        row |= {"launchable": not refused[launched.name], "engines": [e for e, texts in refused.items() if not texts]}
+        row["reason"] = "; ".join(refused[launched.name])
+        blocked = blocked_fields(config.precision, device)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", MfuroofWarning)
             try:
-                row |= _figures(priced, device, shape, serving, memory_utilization, evaluator)
+                row |= {} if blocked else _figures(priced, device, shape, serving, memory_utilization, how)
             except MissingTableError as error:
                 row["error"] = str(error)
-        for warning in caught:
-            notes[name] = (*notes.get(name, ()), str(warning.message))
+        effective = _effective(config.precision, arguments).replace(**dict.fromkeys(blocked, AUTO))
+        said = (*said, *hardware_notes(effective, device))
+        said = tuple(dict.fromkeys((*said, *(str(w.message) for w in caught))))
+        if said:
+            notes[name] = said
         rows.append(row)
-    base = rows[0]["decode_step_s"]
+    base = next((row["decode_step_s"] for row in rows if row["decode_step_s"]), None)
     for row in rows:
         if base and row["decode_step_s"]:
             row["speedup"] = base / row["decode_step_s"]
-    return Comparison(whole.name, device.name, tuple(rows), notes)
+    ranks = [f"{n.removesuffix('_size')} {v}" for n, v in evaluator.items() if n.endswith("_size") and v != 1]
+    told = ", ".join([f"{launched.title} {version}", evaluator.get("cost", "kernels"), *ranks])
+    return Comparison(whole.name, device.name, told, vars(shape), tuple(rows), notes)
 
 
 @dataclass(frozen=True)
@@ -188,12 +137,20 @@ class _Shape:
             raise InputError(wrong)
 
 
-def _model(model: ModelConfig, config: QuantConfig) -> tuple[ModelConfig, tuple[str, ...]]:
-    arguments, said = config.precision.overrides(model)
-    if "attention_dtype" in arguments:
-        text = f"attention_dtype = {arguments['attention_dtype']}: attention is priced as measured on its KV cache"
-        said = (*said, text)
-    return (model.with_precision(**arguments) if arguments else model), said
+def _refused(
+    engine: str, config: QuantConfig, model: ModelConfig, device: Hardware, version: str | None
+) -> tuple[str, ...]:
+    """Return what an engine cannot do with this model on this device."""
+    with warnings.catch_warnings():  # what does not apply is said once, beside the table
+        warnings.simplefilter("ignore", MfuroofWarning)
+        return launch_args(engine, config, checkpoint=model, engine_version=version, hardware=device).refused
+
+
+def _effective(precision: RuntimePrecision, arguments: Mapping[str, str]) -> RuntimePrecision:
+    """Return the fields that apply."""
+    names = {"weight_dtype": "gemm_dtype", "kv_dtype": "kvcache_dtype"}
+    kept = {names.get(name, name) for name in arguments}
+    return precision.replace(**{name: AUTO for name in precision.to_dict() if name not in kept})
 
 
 def _formats(model: ModelConfig) -> dict[str, Any]:
@@ -264,11 +221,3 @@ def _unique(name: str, taken: Sequence[str]) -> str:
         number += 1
         out = f"{name} ({number})"
     return out
-
-
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds / MS:.2f}"
-
-
-def _count(value: int | None) -> str:
-    return "-" if value is None else f"{value:,}"

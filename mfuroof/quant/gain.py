@@ -14,6 +14,7 @@ from mfuroof.batch import StepBatch
 from mfuroof.hardware import Hardware, get_hardware
 from mfuroof.models import ModelConfig
 from mfuroof.precision import canonical_dtype, format_of
+from mfuroof.precision.runtime import UNQUANTISED
 from mfuroof.quant.regime import op_dtype, regimes
 from mfuroof.step import StepEvaluator
 
@@ -193,7 +194,7 @@ def _expanded_s(evaluator: StepEvaluator, steps: StepBatch) -> F64:
 def _resolved(model: ModelConfig | str, hardware: Hardware | str) -> tuple[ModelConfig, Hardware]:
     whole = model if isinstance(model, ModelConfig) else ModelConfig.from_hf(model)
     problems = Problems()
-    if whole.quantization.method not in ("none", "bf16", "fp16"):
+    if whole.quantization.method not in UNQUANTISED:
         problems.add("model", f"{whole.name} ({whole.quantization.method})", "one that is not quantised")
     problems.raise_if_any()
     return whole, get_hardware(hardware)

@@ -7,7 +7,26 @@ from mfuroof.precision.kv import kv_format_of
 from mfuroof.precision.names import format_of
 from mfuroof.precision.runtime import AUTO, RuntimePrecision
 
-__all__ = ["hardware_notes"]
+__all__ = ["blocked_fields", "hardware_notes"]
+
+_BLOCK_SCALED = ("nvfp4", "mxfp8")
+"""KV caches whose kernels need block scales in the tensor cores (vLLM and SGLang list them for Blackwell)."""
+
+
+def blocked_fields(precision: RuntimePrecision, hardware: Hardware | str) -> dict[str, str]:
+    """Return the fields no engine can run on a GPU, with the reason.
+
+    Examples
+    --------
+    >>> blocked_fields(RuntimePrecision(kvcache_dtype="nvfp4"), "h100_sxm")["kvcache_dtype"]
+    'engines have kernels for it only where block scales are native, and h100_sxm has none'
+    """
+    device = get_hardware(hardware)
+    value = precision.kvcache_dtype
+    if value == AUTO or kv_format_of(value).name not in _BLOCK_SCALED or device.native(kv_format_of(value).name):
+        return {}
+    reason = f"engines have kernels for it only where block scales are native, and {device.name} has none"
+    return {"kvcache_dtype": reason}
 
 
 def hardware_notes(precision: RuntimePrecision, hardware: Hardware | str) -> tuple[str, ...]:
@@ -39,14 +58,11 @@ def hardware_notes(precision: RuntimePrecision, hardware: Hardware | str) -> tup
     if precision.attention_dtype.startswith("fp8") and not device.native("fp8"):
         value = precision.attention_dtype
         notes.append(f"attention_dtype = {value}: {device.name} has no fp8 tensor-core rate; attention runs in 16 bits")
-    if precision.kvcache_dtype != AUTO:
-        fmt_kv = kv_format_of(precision.kvcache_dtype)
-        if fmt_kv.name in ("nvfp4", "mxfp8") and not device.native(fmt_kv.name):
-            notes.append(
-                f"kvcache_dtype = {precision.kvcache_dtype}: engines have kernels for it only where block scales are "
-                f"native, and {device.name} has none"
-            )
-    return tuple(notes)
+    if precision.kvcache_dtype.startswith("fp8") and not device.native("fp8"):
+        value = precision.kvcache_dtype
+        notes.append(f"kvcache_dtype = {value}: {device.name} has no fp8 tensor-core rate; the cache saves bytes alone")
+    blocked = blocked_fields(precision, device)
+    return (*notes, *(f"{name} = {getattr(precision, name)}: {reason}" for name, reason in blocked.items()))
 
 
 def _scaled(name: str, device: Hardware) -> str:

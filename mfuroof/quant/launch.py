@@ -12,11 +12,11 @@ from typing import Any, Literal
 from mfuroof._boundary import choice
 from mfuroof.errors import InputError, MfuroofWarning, Problem
 from mfuroof.hardware import Hardware
+from mfuroof.precision.presets import Request, expand
 from mfuroof.precision.runtime import AUTO, E5M2_WARNING, RuntimePrecision, dropped
 from mfuroof.quant.checkpoint import Checkpoint, detect
-from mfuroof.quant.gates import hardware_notes
+from mfuroof.quant.gates import blocked_fields, hardware_notes
 from mfuroof.quant.launch_table import DROPPED_METHODS, ENGINES, RULES, Engine, Rule
-from mfuroof.quant.presets import Request, expand
 from mfuroof.quant.user_args import UserArgs, flag_key, read_user_args, tokens_of
 from mfuroof.quant.versions import parse_version, within
 
@@ -49,6 +49,8 @@ class LaunchArgs:
         What needs no action.
     warnings
         What could not be done, and what to look out for.
+    refused
+        Those of the warnings that say what this engine cannot do; with none of them it can be launched so.
     """
 
     engine: str
@@ -59,6 +61,7 @@ class LaunchArgs:
     derived: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return a copy of ``args``."""
@@ -132,7 +135,8 @@ def launch_args(
     engine_version
         Such as ``"0.27.1"``; None for the newest that is known.
     hardware
-        A device for which to say what is not native on it; None for nothing of the kind.
+        A device, for which to say what is not native on it, and to refuse what no engine runs there; None for nothing
+        of the kind.
     unsupported
         Whether what the engine cannot do is a warning or an error. Nothing is invented in its place.
     presets
@@ -159,26 +163,42 @@ def launch_args(
         raise InputError(Problem("quant_config", f"{len(configs)} configurations", "one; take them from expand()"))
     version = known.newest if engine_version is None else str(engine_version).strip()
     parse_version(version)
-    draft = _Draft(known, version, configs[0].precision, detect(checkpoint))
+    precision = configs[0].precision
+    blocked = {} if hardware is None else blocked_fields(precision, hardware)
+    draft = _Draft(known, version, precision, detect(checkpoint), blocked)
     draft.fill()
     if draft.refused and unsupported == "error":
         raise InputError(Problem(f"{known.title} {version}", text, "what it supports") for text in draft.refused)
     user = read_user_args(user_args, known.separator)
     args, yaml, derived = draft.merged(user)
     about = [draft.checkpoint.summary()] if draft.checkpoint.only_name else []
-    notes = (*about, *draft.notes, *(hardware_notes(configs[0].precision, hardware) if hardware is not None else ()))
-    texts = (*draft.checkpoint.warnings, *draft.warnings, *draft.refused)
+    if not parse_version(known.oldest) <= parse_version(version) <= parse_version(known.newest):
+        read = " to ".join(dict.fromkeys((known.oldest, known.newest)))
+        about.append(f"{known.title} {version}: options were read from {read}; compare them with its --help")
+    there = () if hardware is None else hardware_notes(precision.replace(**dict.fromkeys(blocked, AUTO)), hardware)
+    notes = (*about, *draft.notes, *there)
+    refused = tuple(draft.refused)
+    texts = (*draft.checkpoint.warnings, *draft.warnings, *refused)
     for text in texts:
         warnings.warn(f"{known.title}: {text}", MfuroofWarning, stacklevel=2)
-    return LaunchArgs(known.name, version, configs[0].name, args, yaml, derived, notes, texts)
+    return LaunchArgs(known.name, version, configs[0].name, args, yaml, derived, notes, texts, refused)
 
 
 class _Draft:
     """Options as they are found, field by field."""
 
-    def __init__(self, engine: Engine, version: str, precision: RuntimePrecision, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        version: str,
+        precision: RuntimePrecision,
+        checkpoint: Checkpoint,
+        blocked: Mapping[str, str],
+    ) -> None:
         self.engine, self.version = engine, parse_version(version)
-        self.precision, self.checkpoint = precision, checkpoint
+        self.checkpoint = checkpoint
+        self.precision = precision.replace(**dict.fromkeys(blocked, AUTO))
+        self.blocked = {name: f"{name} = {getattr(precision, name)}: {reason}" for name, reason in blocked.items()}
         self.flags: dict[str, Any] = {}
         self.yaml: dict[str, Any] = {}
         self.origin: dict[str, str] = {}
@@ -191,6 +211,7 @@ class _Draft:
         since, text = DROPPED_METHODS.get((self.engine.name, self.checkpoint.method), ("", ""))
         if since and within(self.version, since, ""):
             self.refused.append(f"checkpoint quantised by {self.checkpoint.method}: since {since} {text}")
+        self.refused += self.blocked.values()
         self._gemm()
         self._cache()
         self._attention()

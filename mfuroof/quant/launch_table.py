@@ -24,8 +24,8 @@ class Engine:
     ----------
     name, title
         Identifier, and how its makers write it.
-    newest
-        Version that is assumed where none is given.
+    oldest, newest
+        First and last version that the table was read from; the last is assumed where none is given.
     command
         Words before the model, and the option that names it (empty: a positional argument).
     separator
@@ -36,6 +36,7 @@ class Engine:
 
     name: str
     title: str
+    oldest: str
     newest: str
     command: tuple[str, ...]
     model_option: str = ""
@@ -47,11 +48,12 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
     {
         e.name: e
         for e in (
-            Engine("vllm", "vLLM", "0.33.0", ("vllm", "serve"), aliases={"q": "quantization"}),
-            Engine("sglang", "SGLang", "0.5.23", ("python", "-m", "sglang.launch_server"), "--model-path"),
+            Engine("vllm", "vLLM", "0.20", "0.33.0", ("vllm", "serve"), aliases={"q": "quantization"}),
+            Engine("sglang", "SGLang", "0.5.9", "0.5.23", ("python", "-m", "sglang.launch_server"), "--model-path"),
             Engine(
                 "trtllm",
                 "TensorRT-LLM",
+                "1.3.0rc0",
                 "1.3.0rc0",
                 ("trtllm-serve",),
                 separator="_",
@@ -97,6 +99,7 @@ class Rule:
 
 _VLLM_ARGS = "vllm/engine/arg_utils.py, vllm/config/cache.py"
 _VLLM_ONLINE = "vLLM docs, features/quantization/online"
+_VLLM_MXFP8 = "vLLM docs 0.18.2 and 0.20.0, vllm.model_executor.layers.quantization.mxfp8; pull request 35448"
 _SGLANG_ARGS = "sglang/srt/server_args.py"
 _TRT_SERVE = "tensorrt_llm/commands/serve.py"
 _TRT_YAML = "tensorrt_llm/llmapi/llm_args.py"
@@ -121,8 +124,12 @@ _VLLM = [
     *_yes("vllm", "gemm_dtype", "--dtype", _SAME, _VLLM_ARGS),
     *_yes("vllm", "gemm_dtype", "--quantization", {"fp8": "fp8"}, _VLLM_ARGS, until="0.20.2"),
     *_yes("vllm", "gemm_dtype", "--quantization", {"fp8": "fp8_per_tensor"}, _VLLM_ONLINE, since="0.20.2"),
-    *_yes("vllm", "gemm_dtype", "--quantization", {"mxfp8": "mxfp8", "mxfp4": "mxfp4"}, _VLLM_ONLINE, since="0.29"),
-    *_no("vllm", "gemm_dtype", "mxfp8 mxfp4", "no such online scheme before 0.29", _VLLM_ONLINE, until="0.29"),
+    *_yes("vllm", "gemm_dtype", "--quantization", {"mxfp8": "mxfp8"}, _VLLM_MXFP8, since="0.20"),
+    *_yes("vllm", "gemm_dtype", "--quantization", {"mxfp8": "mxfp8"}, _VLLM_MXFP8, since="0.18.2", until="0.20",
+          note="Blackwell only"),
+    *_no("vllm", "gemm_dtype", "mxfp8", "not known before 0.18.2", _VLLM_MXFP8, until="0.18.2"),
+    *_yes("vllm", "gemm_dtype", "--quantization", {"mxfp4": "mxfp4"}, _VLLM_ONLINE, since="0.29"),
+    *_no("vllm", "gemm_dtype", "mxfp4", "no such online scheme before 0.29", _VLLM_ONLINE, until="0.29"),
     *_no("vllm", "gemm_dtype", "int8 nvfp4", _CHECKPOINT, _VLLM_ONLINE),
     *_yes("vllm", "kvcache_dtype", "--kv-cache-dtype",
           {"fp8": "fp8", "fp8_e4m3": "fp8_e4m3", "fp8_e5m2": "fp8_e5m2"}, _VLLM_ARGS),

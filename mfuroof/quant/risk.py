@@ -1,8 +1,8 @@
 """Size, compression and accuracy risk of quantisation and pruning: rules of thumb with their sources, no predictions.
 
 What a model loses depends on the model, the task, the calibration data and the method far more than on the format. The
-ranges say what published evaluations found for models of 7 billion parameters and more; only an evaluation on the own
-task tells.
+ranges are for models of 7 billion parameters and more. Each names its source; where that gives a direction but no
+figures, the source ends with `JUDGEMENT`. Only an evaluation on the own task tells.
 """
 
 from __future__ import annotations
@@ -17,15 +17,18 @@ from mfuroof.errors import InputError, Problem
 from mfuroof.models import ModelConfig
 from mfuroof.precision import canonical_dtype, format_of
 
-__all__ = ["QUANTISATION_RISKS", "Compression", "Range", "compress", "prune_risk", "quantise_risk"]
+__all__ = ["JUDGEMENT", "QUANTISATION_RISKS", "Compression", "Range", "compress", "prune_risk", "quantise_risk"]
 
 RULE_OF_THUMB = "rule of thumb, not a prediction: evaluate on your own task"
 
-_KURTIC = "Kurtic et al. 2024, arXiv 2411.02355: Llama-3.1 8B to 405B"
-_FP4 = "Egiazarian et al. 2025, arXiv 2509.23202: MXFP4 and NVFP4 after training"
-_WANDA = "Sun et al. 2023, arXiv 2306.11695: LLaMA and LLaMA-2"
-_SPARSEGPT = "Frantar and Alistarh 2023, arXiv 2301.00774: OPT and BLOOM"
-_PRUNER = "Ma et al. 2023, arXiv 2305.11627: LLaMA-7B, a fifth of the parameters removed"
+JUDGEMENT = "the figures are our judgement"
+"""Ends every source that gives the direction and not the numbers."""
+_KURTIC = "Kurtic et al. 2024, arXiv 2411.02355, Llama-3.1 8B to 405B"
+_FP4 = "Egiazarian et al. 2025, arXiv 2509.23202, MXFP4 and NVFP4 after training"
+_MXFP = "Zhang et al. 2026, arXiv 2601.09555, MXFP formats after training"
+_WANDA = "Sun et al. 2023, arXiv 2306.11695, LLaMA and LLaMA-2"
+_SPARSEGPT = "Frantar and Alistarh 2023, arXiv 2301.00774, OPT and BLOOM"
+_PRUNER = "Ma et al. 2023, arXiv 2305.11627, LLaMA-7B with a fifth of its parameters removed"
 _NONE = "nothing is changed"
 
 
@@ -55,24 +58,25 @@ class Range:
 QUANTISATION_RISKS = MappingProxyType(
     {
         "bf16": Range(0.0, 0.0, _NONE),
-        "fp8": Range(0.0, 0.01, f"{_KURTIC}: effectively lossless"),
-        "int8": Range(0.0, 0.03, f"{_KURTIC}: 1 to 3 % if well tuned"),
-        "int8_wo": Range(0.0, 0.01, f"{_KURTIC}: bounded by the same weights under 8-bit activations"),
-        "int4_wo": Range(0.005, 0.04, f"{_KURTIC}: rivals 8-bit integers; smaller models lose most"),
-        "nvfp4": Range(0.01, 0.06, f"{_FP4}: no automatic upgrade over INT4"),
-        "mxfp4": Range(0.02, 0.12, f"{_FP4}: power-of-two scales degrade severely without special methods"),
-        "int3_wo": Range(0.02, 0.15, f"{_WANDA} and weight-only studies below 4 bits; usually not worth it"),
-        "int2_wo": Range(0.10, 0.60, "below 3 bits round-to-nearest collapses; needs code books and training"),
+        "fp8": Range(0.0, 0.01, f"{_KURTIC}: effectively lossless; {JUDGEMENT}"),
+        "mxfp8": Range(0.0, 0.01, f"{_MXFP}: nearly lossless; {JUDGEMENT}"),
+        "int8": Range(0.01, 0.03, f"{_KURTIC}: 1 to 3 % if well tuned"),
+        "int8_wo": Range(0.0, 0.01, f"no more than with 8-bit activations too; {JUDGEMENT}"),
+        "int4_wo": Range(0.005, 0.04, f"{_KURTIC}: rivals 8-bit integers, smaller models losing most; {JUDGEMENT}"),
+        "nvfp4": Range(0.01, 0.06, f"{_FP4}: no automatic upgrade over INT4; {JUDGEMENT}"),
+        "mxfp4": Range(0.02, 0.12, f"{_FP4}: power-of-two scales degrade it without special methods; {JUDGEMENT}"),
+        "int3_wo": Range(0.02, 0.15, f"between four bits and two; {JUDGEMENT}"),
+        "int2_wo": Range(0.10, 0.60, f"rounding to nearest collapses without code books and training; {JUDGEMENT}"),
     }
 )
 """Ranges by weight format."""
 
 _ALIKE = {
-    "fp16": "bf16", "fp32": "bf16", "fp8_block": "fp8", "fp8_wo": "fp8", "mxfp8": "fp8", "mxfp8_wo": "fp8",
+    "fp16": "bf16", "fp32": "bf16", "fp8_block": "fp8", "fp8_wo": "fp8", "mxfp8_wo": "mxfp8",
     "w4a16_nvfp4": "nvfp4", "w4a8_nvfp4_fp8": "nvfp4", "w4a16_mxfp4": "mxfp4", "w4a8_mxfp4_mxfp8": "mxfp4",
     "w4a8_mxfp4_fp8": "mxfp4", "w4a4_mxfp4": "mxfp4", "w4a8_int4_fp8": "int4_wo", "w4a8_int8": "int4_wo",
-    "nf4": "int4_wo", "int5_wo": "int4_wo", "int6_wo": "int8_wo", "int7_wo": "int8_wo", "mxfp6": "fp8",
-    "mxfp6_wo": "fp8", "int1_wo": "int2_wo",
+    "nf4": "int4_wo", "int5_wo": "int4_wo", "int6_wo": "int8_wo", "int7_wo": "int8_wo", "mxfp6": "mxfp8",
+    "mxfp6_wo": "mxfp8", "int1_wo": "int2_wo",
 }  # fmt: skip
 
 
@@ -120,8 +124,9 @@ def prune_risk(sparsity: float, pattern: Literal["unstructured", "structured", "
 
     Notes
     -----
-    Anchors at what was published (half of the weights unstructured: 0 to 10 %; 2:4: 3 to 20 %; a fifth, structured:
-    3 to 12 %), the loss growing with (s / s0)^3 from there and ending at 1: a shape, not a measurement.
+    The sources say at which sparsity a pattern is used and in what order patterns hurt. Anchors there (half of the
+    weights unstructured: 0 to 10 %; 2:4: 3 to 20 %; a fifth, structured: 3 to 12 %) and the growth from there,
+    (s / s0)^3 up to 1, are our judgement.
     """
     choice("pattern", pattern, ("unstructured", "structured", "n:m"))
     problems = Problems()
@@ -132,9 +137,9 @@ def prune_risk(sparsity: float, pattern: Literal["unstructured", "structured", "
     if share == 0.0:
         return Range(0.0, 0.0, _NONE)
     at, low, high, source = {
-        "unstructured": (0.5, 0.0, 0.10, f"{_SPARSEGPT}; {_WANDA}"),
-        "n:m": (0.5, 0.03, 0.20, f"{_SPARSEGPT}; {_WANDA}"),
-        "structured": (0.2, 0.03, 0.12, _PRUNER),
+        "unstructured": (0.5, 0.0, 0.10, f"{_SPARSEGPT}; {_WANDA}; {JUDGEMENT}"),
+        "n:m": (0.5, 0.03, 0.20, f"{_SPARSEGPT}; {_WANDA}; {JUDGEMENT}"),
+        "structured": (0.2, 0.03, 0.12, f"{_PRUNER}; {JUDGEMENT}"),
     }[pattern]
     growth = (share / at) ** 3
     return Range(min(low * growth, 1.0), min(high * growth, 1.0), source)

@@ -8,9 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from mfuroof.errors import InputError, Problem, UnknownNameError
-from mfuroof.precision.runtime import ALLOWED, RuntimePrecision, checked_fields
+from mfuroof.precision.kv import canonical_kv_dtype
+from mfuroof.precision.runtime import ALLOWED, AUTO, RuntimePrecision, checked_fields
 
-__all__ = ["PRESETS", "QuantConfig", "Request", "expand", "summary"]
+__all__ = ["PRESETS", "QuantConfig", "Request", "expand", "runtime_of", "summary"]
 
 PRESETS: Mapping[str, RuntimePrecision] = MappingProxyType(
     {
@@ -94,6 +95,58 @@ def expand(request: Request = None, presets: Mapping[str, Any] | None = None) ->
     if not out:
         raise InputError(Problem("quantisation", "an empty list", "at least one configuration"))
     return out
+
+
+def runtime_of(
+    preset: str | None = None,
+    gemm_dtype: str | None = None,
+    kvcache_dtype: str | None = None,
+    attention_dtype: str | None = None,
+    moe_dtype: str | None = None,
+    *,
+    kv_dtype: str | None = None,
+    presets: Mapping[str, Any] | None = None,
+) -> QuantConfig | None:
+    """Return what options or columns of a table ask for; None where they ask for nothing.
+
+    Parameters
+    ----------
+    preset
+        Name of a preset.
+    gemm_dtype, kvcache_dtype, attention_dtype, moe_dtype
+        Fields; they override the preset, ``"auto"`` too. None and blanks are not given.
+    kv_dtype
+        What stands beside them for the KV cache in other words, if anything: it has to say the same.
+    presets
+        Your own, as in `expand`.
+
+    Raises
+    ------
+    UnknownNameError
+        No such preset.
+    InputError
+        Values that are not allowed, or two different KV caches.
+
+    Examples
+    --------
+    >>> runtime_of("dynamic-fp8", kvcache_dtype="auto").precision.summary()
+    'gemm fp8, attention fp8, moe fp8'
+    >>> runtime_of() is None
+    True
+    """
+    values = zip(ALLOWED, (gemm_dtype, kvcache_dtype, attention_dtype, moe_dtype), strict=True)
+    given = {name: value for name, value in values if value is not None and value.strip()}
+    if preset is not None and preset.strip():
+        found = expand({"preset": preset, **given}, presets)[0]
+    elif given:
+        found = expand(given, presets)[0]
+    else:
+        return None
+    cache = found.precision.kvcache_dtype
+    if kv_dtype is not None and cache != AUTO and canonical_kv_dtype(kv_dtype) != canonical_kv_dtype(cache):
+        remedy = "Give one of the two, or kvcache_dtype = auto."
+        raise InputError(Problem("kv_dtype", kv_dtype, f"{cache}, the kvcache_dtype of {found.name}", remedy))
+    return found
 
 
 def summary(request: Request = None, presets: Mapping[str, Any] | None = None) -> str:
