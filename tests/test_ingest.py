@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfuroof.errors import MissingTableError, OutputError, TableFormatError, UnknownNameError
-from mfuroof.ingest import aiconfigurator, mapping, merge, quality, slots, source
-from mfuroof.tables import schema, store
+from mfuroof.ingest import aiconfigurator, mapping, merge, slots, source
+from mfuroof.tables import quality, schema, store
 
 LABELS = {"framework": "VLLM", "version": "0.24.0", "device": "GPU", "op_name": "op", "kernel_source": "kernel"}
 GEMM_KEYS = {"gemm_dtype": "bfloat16", "m": 8, "n": 64, "k": 32}

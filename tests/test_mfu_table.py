@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import naive_costs as naive
@@ -14,7 +15,9 @@ from hypothesis import strategies as st
 from mfu_folders import GPU, H20, bind, model, put_attention, put_gemm, ragged, steps, stored_as, times, write
 
 from mfuroof.batch import StepBatch
+from mfuroof.core.sources import Source
 from mfuroof.costs.rounding import peer_step_us
+from mfuroof.errors import MfuroofWarning, MissingTableError
 from mfuroof.models import ModelConfig
 from mfuroof.params import CostParams
 from mfuroof.tables.load import load_bench_data
@@ -69,6 +72,7 @@ def symbols_of(config):
     }
 
 
+@pytest.mark.filterwarnings("ignore:BLIS's rule reads:mfuroof.errors.MfuroofWarning")
 @pytest.mark.parametrize("rule", BLIS)
 @given(step=steps, tp=st.sampled_from([1, 2, 4]), kv_heads=st.sampled_from([2, 8]))
 def test_blis__matches_definition(rule, folder, data, step, tp, kv_heads):
@@ -84,6 +88,7 @@ def test_blis__matches_definition(rule, folder, data, step, tp, kv_heads):
     npt.assert_allclose(got, expected, rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:BLIS's rule reads:mfuroof.errors.MfuroofWarning")
 @pytest.mark.parametrize("rule", BLIS)
 def test_blis__matches_definition_on_real_tables(rule, shared):
     folder = shared / "bench_data" / "blis"
@@ -217,10 +222,40 @@ def test_infersim__matches_definition(infersim_folder, name, tp, world):
             npt.assert_allclose(times(bound, StepBatch.uniform(**shape)) * 1e3, expected, rtol=1e-12)
 
 
-def test_infersim__zero_in_a_table_gives_no_time_instead_of_a_crash(tmp_path):
+def test_infersim__zero_in_a_table_is_answered_as_missing_says(tmp_path):
+    """The peer divides by it. The cell is named; what else the table holds is answered as ever."""
     put_gemm(tmp_path, "h20")
     put_attention(tmp_path, "h20", zero=True)
-    bound = bind(load_bench_data(tmp_path), CostParams.infersim(), hardware=H20)
+    tables, cell = load_bench_data(tmp_path), r"mha/decode/h20/8-2-128.csv at batch_size 1, kv_len 1024 is printed as 0"
     batch = StepBatch.uniform(decode_batch=[1, 1, 16], decode_context=[1024, 4096, 1024])
-    assert np.isnan(times(bound, batch)).tolist() == [True, False, False]
-    npt.assert_array_equal(times(bound, ragged(([], [1024]), ([], [4096]), ([], [1024] * 16))), times(bound, batch))
+    raising = bind(tables, CostParams.infersim(), hardware=H20)
+    with pytest.raises(MissingTableError, match=cell):
+        times(raising, batch)
+    answered = times(raising, batch.slice(1, 3))
+    spelled = ragged(([], [1024]), ([], [4096]), ([], [1024] * 16))
+    for missing, code in (("nan", Source.MISSING), ("roofline", Source.ROOFLINE)):
+        bound = bind(load_bench_data(tmp_path), replace(CostParams.infersim(), missing=missing), hardware=H20)
+        with pytest.warns(MfuroofWarning, match=cell):
+            found = times(bound, batch)
+        npt.assert_array_equal(found[1:], answered)
+        assert np.isnan(found[0]) if missing == "nan" else 0.0 < found[0] < np.inf
+        source, distance = np.empty(3, np.uint8), np.empty(3)
+        bound.sources(batch, source, distance)  # said once
+        assert source[0] == code and (source[1:] < Source.ROOFLINE).all()
+        npt.assert_array_equal(times(bound, spelled), found)
+
+
+
+def test_blis__an_empty_cell_in_a_blend_is_warned_of_once(tmp_path):
+    """One absent corner: near it the utilisation goes to zero and a step to seconds; elsewhere nothing is said."""
+    put_gemm(tmp_path)
+    put_attention(tmp_path)
+    tables = load_bench_data(tmp_path)  # batch 64 was not measured at 16384
+    bound = bind(tables, CostParams.blis_mfu())
+    times(bound, StepBatch.uniform(decode_batch=[1, 16, 64], decode_context=[1024, 16384, 4096]))  # as measured
+    near = StepBatch.uniform(decode_batch=63, decode_context=16300)
+    with pytest.warns(MfuroofWarning, match=r"8-2-128-tp1.csv at batch_size 64, kv_len 16384.*lookup_rule=.latency"):
+        slow = times(bound, near)
+    npt.assert_array_equal(times(bound, near), slow)  # and not again
+    remedy = bind(tables, replace(CostParams.blis_mfu(), lookup_rule="latency"))
+    npt.assert_array_less(2.0 * times(remedy, near), slow)

@@ -59,6 +59,7 @@ def bounds(data):
     return Bounds(data)
 
 
+@pytest.mark.filterwarnings("ignore:BLIS's rule reads:mfuroof.errors.MfuroofWarning")
 @pytest.mark.parametrize("name", PRESETS)
 @settings(max_examples=30)
 @given(

@@ -234,6 +234,7 @@ def test_four_bit_weights_take_a_quarter_where_weights_are_read(data):
     npt.assert_allclose(parts(quarter, heavy)["gemm"], parts(whole, heavy)["gemm"], rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:BLIS's rule reads:mfuroof.errors.MfuroofWarning")
 @pytest.mark.parametrize("rule", ["latency", "floor", "blis_v2"])
 def test_bound_tables_survive_pickling(data, rule):
     params = dataclasses.replace(RAW, lookup_rule=rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,8 +13,12 @@ from mfuroof.batch import RaggedColumns, UniformColumns
 from mfuroof.core import attention_mfu as kernel
 from mfuroof.costs.latency_grids import DecodeTimes, PrefillTimes, decode_times, prefill_times
 from mfuroof.costs.refrozen import Refrozen
-from mfuroof.costs.table_source import TableSource, or_policy
+from mfuroof.costs.table_source import TableSource, or_policy, without_time
+from mfuroof.errors import MfuroofWarning
+from mfuroof.lookup import Details
 from mfuroof.params import CostParams
+from mfuroof.tables.peer_gaps import empty_corner
+from mfuroof.tables.peer_infersim import zero_cell
 
 __all__ = ["DecodeLookup", "PrefillLookup", "bind_lookups"]
 
@@ -65,10 +70,40 @@ class _TableLookup:
             options["kv_dtype"] = self.kv_dtype
         return or_policy(self.source, lambda: method(gpu, *self.key, *whole, **options), whole[0].shape)
 
+    def priced(self, *at: F64) -> Details:
+        """Return `read` where that gives a time: an MFU of zero has none, and is answered as ``missing`` says.
+
+        Warns
+        -----
+        MfuroofWarning
+            Once a table: a blend of BLIS leans on a cell that was not measured.
+        """
+        found = self.read(*at)
+        if self.source.rule == "blis_v2" and self.phase == "decode":
+            self._warn_of_gaps(at, np.asarray(found.values))
+        zero = np.flatnonzero(np.asarray(found.values) == 0.0)
+        if not zero.size:
+            return found
+        tp, sharded = self.tp, 2 if self.family == "mha" else 1
+        rank = tuple(value // tp if i < sharded else value for i, value in enumerate(self.key))
+        dtypes = {"kv_dtype": self.kv_dtype} if self.phase == "decode" else {}
+        query = [float(x[zero[0]]) for x in at]
+        cell = zero_cell(self.source.data, self.family, self.phase, self.source.gpu, rank, query, dtypes)
+        return without_time(self.source, found, zero, cell)
+
+    def _warn_of_gaps(self, at: tuple[F64, ...], mfu: F64) -> None:
+        data = self.source.data
+        said: list[str] = data.once(("blis_v2 gap", self.source.gpu, self.key, self.tp), list)
+        cell = None if said else empty_corner(data, self.source.gpu, self.key, self.tp, at, mfu)
+        if cell is not None:
+            said.append(cell)
+            text = f"BLIS's rule reads {cell}, absent or printed as 0, as zero: steps near it come out far too slow. "
+            warnings.warn(text + 'CostParams(lookup_rule="latency") continues the grid instead', MfuroofWarning, 3)
+
 
 @dataclass(frozen=True, eq=False)
 class TableDecode(_TableLookup):
-    """Decode MFU by a rule of `BenchData`; a zero of the table has no time, so it is NaN."""
+    """Decode MFU by a rule of `BenchData`."""
 
     def fill(self, columns: UniformColumns | RaggedColumns, constants: F64, out: F64) -> None:
         """See `DecodeLookup`."""
@@ -77,12 +112,11 @@ class TableDecode(_TableLookup):
         there = (batch > 0) & (kv > 0)
         out[:] = 1.0
         if there.any():
-            found = np.asarray(self.read(batch[there], kv[there]).values, np.float64)
-            out[there] = np.where(found > 0.0, found, np.nan)
+            out[there] = np.asarray(self.priced(batch[there], kv[there]).values, np.float64)
 
     def sources(self, batch: F64, kv_len: F64) -> tuple[U8, F64]:
         """See `DecodeLookup`."""
-        found = self.read(batch, np.minimum(kv_len, self.cap + 1.0))
+        found = self.priced(batch, np.minimum(kv_len, self.cap + 1.0))
         return np.asarray(found.source), np.asarray(found.distance)
 
 
@@ -94,12 +128,11 @@ class TablePrefill(_TableLookup):
         """See `PrefillLookup`."""
         length = np.broadcast_to(contexts + new_tokens, out.shape)
         lengths, index = np.unique(length, return_inverse=True)
-        found = np.asarray(self.read(lengths).values, np.float64)
-        out[:] = np.where(found > 0.0, found, np.nan)[index.reshape(-1)]
+        out[:] = np.asarray(self.priced(lengths).values, np.float64)[index.reshape(-1)]
 
     def sources(self, length: F64) -> tuple[U8, F64]:
         """See `PrefillLookup`."""
-        found = self.read(length)
+        found = self.priced(length)
         return np.asarray(found.source), np.asarray(found.distance)
 
 

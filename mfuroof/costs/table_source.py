@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mfuroof._types import F64, ArrayLike
+from mfuroof._types import F64, I64, ArrayLike
 from mfuroof.core.sources import MISSING, ROOFLINE, SUBSTITUTED
 from mfuroof.costs.token_op import TokenOp
 from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, Problem, UnknownNameError
@@ -26,7 +26,7 @@ from mfuroof.tables.bench_layout import FOLDERS
 from mfuroof.tables.load import load_bench_data
 from mfuroof.tables.peer_blis import ZERO
 
-__all__ = ["PEER_RULES", "TableSource", "open_tables"]
+__all__ = ["PEER_RULES", "TableSource", "open_tables", "or_policy", "without_time"]
 
 PEER_RULES = ("blis_v2", "blis_floor", "infersim")
 """Rules that read the MFU column as written."""
@@ -239,3 +239,39 @@ def or_policy(source: TableSource, read: Any, size: tuple[int, ...]) -> Details:
             raise
     value, code = (np.nan, MISSING) if source.missing == "nan" else (1.0, ROOFLINE)
     return Details(np.full(size, value), np.full(size, code, np.uint8), np.full(size, np.nan))
+
+
+def without_time(source: TableSource, found: Details, zero: I64, cell: str) -> Details:
+    """Answer queries whose MFU is printed as zero, which gives no time, as ``source.missing`` says.
+
+    Parameters
+    ----------
+    zero
+        Which of the answers.
+    cell
+        The first of the table's cells that says so, for the report.
+
+    Raises
+    ------
+    MissingTableError
+        ``missing`` is ``"raise"``.
+
+    Warns
+    -----
+    MfuroofWarning
+        Otherwise, once a cell.
+    """
+    text = f"the MFU of {cell} is printed as 0"
+    if source.missing == "raise":
+        remedy = 'The tool divides by it; missing="roofline" or "nan" answers, lookup_rule="latency" reads the latency'
+        raise MissingTableError(f"a time where {text}", [f"{source.gpu}: a latency in that row"], remedy)
+    value, code, what = (np.nan, MISSING, "NaN") if source.missing == "nan" else (1.0, ROOFLINE, "the roofline")
+    said: list[str] = source.data.once(("printed as 0", source.missing), list)
+    if cell not in said:
+        said.append(cell)
+        warnings.warn(f"{text}: steps that read it get {what}", MfuroofWarning, stacklevel=4)
+    values, sources, distance = (np.array(part) for part in found)
+    values[zero] = value
+    if sources.size:
+        sources[zero], distance[zero] = code, np.nan
+    return Details(values, sources, distance)

@@ -23,11 +23,11 @@ from mfuroof.errors import MissingTableError
 from mfuroof.ingest.convert import Converted, convert
 from mfuroof.ingest.mapping import NCCL_TABLE, SOURCE_TABLES, VARIABLE_MAP
 from mfuroof.ingest.merge import lower_of
-from mfuroof.ingest.quality import beaten_rows
 from mfuroof.ingest.slots import FINDINGS, SLOTS, SUBSTITUTIONS, Substitution, slot
 from mfuroof.ingest.source import PackageSource, SourceFile, open_source
-from mfuroof.ingest.write import write_table
+from mfuroof.tables.quality import beaten_rows
 from mfuroof.tables.schema import FAMILIES, family, validate
+from mfuroof.tables.write import write_table
 
 __all__ = ["VARIABLE_MAP", "Ingested", "ingest"]
 

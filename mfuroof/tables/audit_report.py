@@ -24,13 +24,14 @@ class Finding:
     code
         What kind of finding, for programs: ``peak``, ``denominator``, ``flop-convention``, ``unexplained-rows``,
         ``rounding``, ``zero-cells``, ``warm-up``, ``not-monotone``, ``beyond-roofline``, ``beyond-bandwidth``,
-        ``repeats``, ``no-header``, ``unsorted``, ``coverage``, ``no-peaks``, ``unread``.
+        ``repeats``, ``no-header``, ``unsorted``, ``coverage``, ``no-peaks``, ``unread``; of kernel tables
+        ``outliers``, ``not-monotone``, ``gaps``, ``coverage``, ``rules``, ``elsewhere``.
     file
         Path below the folder.
     text
         One sentence.
     lines
-        Lines of the file that it is about (the first twenty).
+        Lines of the file that it is about (the first twenty); of a Parquet table its rows, counted from 0.
     numbers
         The figures in the text, base SI units in the names.
     """

@@ -36,7 +36,7 @@ from mfuroof.tables.peer_rows import Steps, answer, first_seen, peer_rows, steps
 if TYPE_CHECKING:
     from mfuroof.tables.bench import BenchData
 
-__all__ = ["ZERO", "attention", "gemm"]
+__all__ = ["ZERO", "attention", "configuration", "decode_file", "gemm"]
 
 ZERO = 1e-4
 """Values below count as zero; also what v2 answers where it has nothing."""
@@ -53,19 +53,13 @@ def attention(
     data: BenchData, gpu: str, phase: str, key: tuple[int, ...], tp: int, at: Sequence[F64], rule: str, details: bool
 ) -> Details:
     """Return the MFU of attention; ``key`` is (heads, KV heads, head dim) of the model."""
-    prefill = data.select(gpu, "mha", "prefill")
-    if not prefill:
-        raise MissingTableError(f"{gpu} prefill attention, whose files choose the configuration", [])
-    chosen = next((f for f in prefill if f.stem == "-".join(map(str, key))), None)
-    other = chosen is None
-    if chosen is None:
-        distance = [sum((a - b) ** 2 for a, b in zip(f.key, key, strict=True)) for f in prefill]
-        chosen = prefill[int(np.argmin(distance))]
+    chosen = configuration(data, gpu, key)
+    other = chosen.key != key
     if phase == "prefill":
         seq_len, mfu = _rows(chosen, ("seq_len", "mfu"))
         columns, asked = [freeze(np.zeros(mfu.size)), seq_len], [freeze(np.zeros(at[0].size)), freeze(at[0])]
     else:
-        file = _tp_file(data.select(gpu, "mha", "decode"), chosen.stem, tp, rule)
+        file = decode_file(data, gpu, chosen.stem, tp, rule)
         if file is None and rule == "blis_floor":
             existing = [f.path for f in data.select(gpu, "mha", "decode")]
             raise MissingTableError(f"{gpu} decode attention {chosen.stem}-tp{tp} or -tp1", existing)
@@ -87,7 +81,21 @@ def _rows(file: BenchFile, names: tuple[str, ...]) -> list[F64]:
     return rows
 
 
-def _tp_file(files: tuple[BenchFile, ...], stem: str, tp: int, rule: str) -> BenchFile | None:
+def configuration(data: BenchData, gpu: str, key: tuple[int, ...]) -> BenchFile:
+    """Return the prefill file whose configuration stands for (heads, KV heads, head dim)."""
+    prefill = data.select(gpu, "mha", "prefill")
+    if not prefill:
+        raise MissingTableError(f"{gpu} prefill attention, whose files choose the configuration", [])
+    exact = next((f for f in prefill if f.stem == "-".join(map(str, key))), None)
+    if exact is not None:
+        return exact
+    distance = [sum((a - b) ** 2 for a, b in zip(f.key, key, strict=True)) for f in prefill]
+    return prefill[int(np.argmin(distance))]
+
+
+def decode_file(data: BenchData, gpu: str, stem: str, tp: int, rule: str) -> BenchFile | None:
+    """Return the decode file of a configuration that stands for tp, None where there is none."""
+    files = data.select(gpu, "mha", "decode")
     by_tp = {f.tp: f for f in files if f.tp is not None and f.stem == f"{stem}-tp{f.tp}"}
     if tp in by_tp or not by_tp:
         return by_tp.get(tp)

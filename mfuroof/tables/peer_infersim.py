@@ -28,12 +28,13 @@ from mfuroof.units import US
 if TYPE_CHECKING:
     from mfuroof.tables.bench import BenchData
 
-__all__ = ["DEFAULT_MFU", "attention", "gated_delta_net", "gemm", "grouped"]
+__all__ = ["DEFAULT_MFU", "attention", "gated_delta_net", "gemm", "grouped", "zero_cell"]
 
 DEFAULT_MFU = {"h20": 0.6, "h800": 0.35, "h200": 0.4, "gb200": 0.5}
 """What it assumes where a table has no answer."""
 
 MISSING_PREFILL_FILE_MFU = 0.9
+_AXES = {"prefill": ("seq_len",), "decode": ("batch_size", "kv_len")}
 REACH = 1e9
 """Squared distance from which a covering GEMM weight no longer counts."""
 
@@ -56,14 +57,38 @@ def attention(
         default = _default(gpu, default_mfu) if phase == "decode" else MISSING_PREFILL_FILE_MFU
         return _all_default(default, at, details)
     if phase == "prefill":
-        return _stepped(peer_rows(file, ("seq_len", "mfu")), at, gpu, default_mfu, details)
-    batch, kv_len, mfu = peer_rows(file, ("batch_size", "kv_len", "mfu"), file.select(**dtypes))
+        return _stepped(peer_rows(file, (*_AXES[phase], "mfu")), at, gpu, default_mfu, details)
+    batch, kv_len, mfu = peer_rows(file, (*_AXES[phase], "mfu"), file.select(**dtypes))
     if not batch.size:
         raise MissingTableError(f"{gpu} decode attention with a {dtypes['kv_dtype']} cache", [file.path])
     row = np.empty(at[0].size, np.int64)
     scan.nearest_by_l1(batch, kv_len, freeze(at[0]), freeze(at[1]), row)
     columns = [batch, kv_len]
     return answer(_rounded(mfu)[row], at, details, lambda: ([c[row] for c in columns], columns, False))
+
+
+def zero_cell(
+    data: BenchData,
+    family: str,
+    phase: str,
+    gpu: str,
+    key: tuple[int, ...],
+    at: Sequence[float],
+    dtypes: Mapping[str, str],
+) -> str:
+    """Name the row of `attention` that answers one query with 0: its file and shape."""
+    stem = "-".join(map(str, key))
+    (file,) = [f for f in data.select(gpu, family, phase) if f.stem == stem]
+    keep = file.select(**dtypes) if phase == "decode" else None
+    axes = peer_rows(file, _AXES[phase], keep)
+    if phase == "decode":
+        apart = sum(np.abs(axis - x) for axis, x in zip(axes, at, strict=True))
+        row = int(np.argmin(apart))
+    else:
+        longer = np.flatnonzero(axes[0] > at[0])
+        row = int(longer[0]) - 1 if longer.size else axes[0].size - 1
+    shape = ", ".join(f"{name} {axis[row]:.0f}" for name, axis in zip(_AXES[phase], axes, strict=True))
+    return f"{file.path} at {shape}"
 
 
 def gemm(data: BenchData, gpu: str, at: Sequence[F64], default_mfu: float | None, details: bool) -> Details:
@@ -164,8 +189,9 @@ def _all_default(default: float, at: Sequence[F64], details: bool) -> Details:
 def _default(gpu: str, given: float | None) -> float:
     known = DEFAULT_MFU.get(gpu.casefold()) if given is None else given
     if known is None:
-        sought = f"what InferSim's rule defaults to on {gpu}, a GPU it does not know"
-        raise MissingTableError(sought, list(DEFAULT_MFU), "default_mfu= sets one")
+        sought = f"this shape on {gpu}, of which InferSim has no default MFU either"
+        known_defaults = [f"defaults of {', '.join(DEFAULT_MFU)}"]
+        raise MissingTableError(sought, known_defaults, "default_mfu= of a lookup or missing= of CostParams sets one")
     return known
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -47,7 +48,16 @@ def available(root: str | Path | None = None) -> Mapping[str, Mapping[str, tuple
     root
         Folder of GPU folders; None for the embedded database.
     """
-    folder = bench_data_root() if root is None else Path(root)
+    return _embedded() if root is None else _listed(Path(root))
+
+
+@cache
+def _embedded() -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+    """Return what the embedded database holds, which no process changes: listing it is half of a bind."""
+    return _listed(bench_data_root())
+
+
+def _listed(folder: Path) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
     found: dict[str, Mapping[str, tuple[str, ...]]] = {}
     for gpu in sorted(p for p in _folders(folder) if _engines(p)):
         found[gpu.name] = MappingProxyType(_engines(gpu))
