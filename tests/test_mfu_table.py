@@ -20,6 +20,7 @@ from mfuroof.costs.rounding import peer_step_us
 from mfuroof.errors import MfuroofWarning, MissingTableError
 from mfuroof.models import ModelConfig
 from mfuroof.params import CostParams
+from mfuroof.step import StepEvaluator
 from mfuroof.tables.load import load_bench_data
 
 
@@ -259,3 +260,10 @@ def test_blis__an_empty_cell_in_a_blend_is_warned_of_once(tmp_path):
     npt.assert_array_equal(times(bound, near), slow)  # and not again
     remedy = bind(tables, replace(CostParams.blis_mfu(), lookup_rule="latency"))
     npt.assert_array_less(2.0 * times(remedy, near), slow)
+
+
+def test_infersim__a_step_without_prompts_needs_no_prefill_mfu():
+    """Below the first measured length InferSim falls back to a default, which it does not have for this GPU."""
+    bound = StepEvaluator("meta-llama/Llama-3.1-8B", "h100_sxm", cost="mfu_table", params=CostParams.infersim())
+    decode = StepBatch.uniform(decode_batch=[8, 32], decode_context=1000)
+    assert (np.diff(bound.step_time(decode)) > 0).all()

@@ -126,9 +126,11 @@ class TablePrefill(_TableLookup):
 
     def fill(self, contexts: I64, new_tokens: I64, constants: F64, out: F64) -> None:
         """See `PrefillLookup`."""
-        length = np.broadcast_to(contexts + new_tokens, out.shape)
-        lengths, index = np.unique(length, return_inverse=True)
-        out[:] = np.asarray(self.priced(lengths).values, np.float64)[index.reshape(-1)]
+        there = np.broadcast_to(new_tokens > 0, out.shape)  # a step without prompts asks nothing of the table
+        lengths, index = np.unique(np.broadcast_to(contexts + new_tokens, out.shape)[there], return_inverse=True)
+        out[:] = 1.0
+        if lengths.size:
+            out[there] = np.asarray(self.priced(lengths).values, np.float64)[index.reshape(-1)]
 
     def sources(self, length: F64) -> tuple[U8, F64]:
         """See `PrefillLookup`."""
