@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import numpy.testing as npt
@@ -206,5 +207,20 @@ def test_opened_tables_are_taken_as_they_are():
 
 
 def test_layers_that_cannot_be_priced_are_named():
-    with pytest.raises(ConfigError, match=r"DeepSeek-V4.*compressed"):
-        mr.StepEvaluator("deepseek-ai/DeepSeek-V4-Flash", "h100_sxm", tp_size=8)
+    model = mr.get_model("moonshotai/Kimi-K3")
+    layers = tuple(
+        replace(s, attention=replace(s.attention, linear=replace(s.attention.linear, variant="rwkv")))
+        if s.attention.linear
+        else s
+        for s in model.layers
+    )
+    with pytest.raises(ConfigError, match=r"linear attention.*rwkv.*gdn"):
+        mr.StepEvaluator(replace(model, layers=layers), "h100_sxm", tp_size=8)
+
+
+def test_compressed_attention_needs_a_measured_relative():
+    with pytest.raises(MissingTableError, match="stands in for compressed attention, on l40s"):
+        mr.StepEvaluator("deepseek-ai/DeepSeek-V4-Flash", "l40s", tp_size=8)
+    params = mr.CostParams(missing="roofline")
+    ev = mr.StepEvaluator("deepseek-ai/DeepSeek-V4-Flash", "l40s", tp_size=8, params=params)
+    assert np.isfinite(ev.step_time(STEPS)).all()

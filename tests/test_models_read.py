@@ -136,7 +136,9 @@ def test_layers_of_real_models() -> None:
     deepseek = get_model("deepseek-ai/DeepSeek-V3.2")
     assert sparse(deepseek) == list(range(3, 61)) and deepseek.layers[0].attention.indexer is not None
     glm = get_model("zai-org/GLM-5.2")
-    assert sum(s.count for s in glm.layers if s.attention.indexer) == 21
+    selectors = [s.attention.indexer for s in glm.layers for _ in range(s.count)]
+    assert sum(i.num_heads > 0 for i in selectors) == 21  # the others read what an earlier layer chose
+    assert {i.topk_tokens for i in selectors} == {2048}
     mimo = get_model("XiaomiMiMo/MiMo-V2-Flash")
     assert {(s.attention.head_dim, s.attention.v_head_dim) for s in mimo.layers} == {(192, 128)}
     assert mimo.kv_bytes_per_token == (9 * 4 + 39 * 8) * (192 + 128) * 2

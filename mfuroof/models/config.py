@@ -9,6 +9,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from mfuroof._boundary import Problems
+from mfuroof._html import html_table
 from mfuroof.errors import ConfigError, UnknownNameError
 from mfuroof.models.modules import MODULE_KINDS, Module, layer_modules, top_modules
 from mfuroof.models.quantization import Quantization
@@ -290,6 +291,9 @@ class ModelConfig:
         from mfuroof.models.describe import rows
 
         return rows(self)
+
+    def _repr_html_(self) -> str:
+        return html_table("", ("", ""), self.describe(), words=(0, 1))
 
     def __repr__(self) -> str:
         from mfuroof.models.describe import one_line

@@ -89,7 +89,9 @@ def _attention(a: AttentionSpec) -> str:
         text = f"{a.num_attention_heads} heads / {a.num_key_value_heads} KV of {a.head_dim}"
     if a.sliding_window:
         text += f", {'chunks' if a.chunked else 'window'} of {a.sliding_window}"
-    return text + (f", indexer top {a.indexer.topk_tokens}" if a.indexer else "")
+    if a.indexer is None:
+        return text
+    return text + f", {'indexer' if a.indexer.num_heads else 'an earlier layer'}'s top {a.indexer.topk_tokens}"
 
 
 def _mlp(m: MlpSpec) -> str:

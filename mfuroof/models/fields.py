@@ -89,6 +89,10 @@ class Fields:
                 found = value
         return found
 
+    def has(self, key: str) -> bool:
+        """Say whether ``key`` or one of its aliases is written, even as null or 0."""
+        return any(name in self.config for name in (key, *ALIASES.get(key, ())))
+
     def spelling(self, key: str) -> str:
         """Return the spelling of ``key`` that this config uses."""
         return next((n for n in (key, *ALIASES.get(key, ())) if self.config.get(n) is not None), key)

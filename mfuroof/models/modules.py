@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mfuroof.models.specs import AttentionSpec, LayerSpec, LinearSpec, MlpSpec
+from mfuroof.models.specs import AttentionSpec, CompressedSpec, LayerSpec, LinearSpec, MlpSpec
 
 __all__ = ["MODULE_KINDS", "Module", "attention_modules", "layer_modules", "mlp_modules", "top_modules"]
 
@@ -169,25 +169,22 @@ def _compressed(a: AttentionSpec, d: int) -> list[Module]:
         Module("self_attn.wo_a", "o", rank, h * hd // groups, shard="heads", units=groups),
         Module("self_attn.wo_b", "o", d, rank, shard="rows", units=groups),
     ]
-    return modules + (_compressor("self_attn.compressor", hd, c.ratio, d) if c.ratio else [])
+    return modules + (_compressor("self_attn.compressor", hd, c, d) if c.ratio else [])
 
 
-def _compressor(name: str, width: int, ratio: int, d: int) -> list[Module]:
-    """Pool ``ratio`` tokens into one entry; small ratios overlap two windows and so double every width."""
-    out = width * (2 if ratio == OVERLAPPING_RATIO else 1)
+def _compressor(name: str, width: int, c: CompressedSpec, d: int) -> list[Module]:
+    """Pool ``ratio`` tokens into one entry."""
+    out = c.pooled_features(width)
     return [
         Module(f"{name}.wkv", "indexer", out, d, quantisable=False),
         Module(f"{name}.wgate", "indexer", out, d, quantisable=False),
-        *_norm(f"{name}.norm", ratio * out + width),
+        *_norm(f"{name}.norm", c.ratio * out + width),
     ]
-
-
-OVERLAPPING_RATIO = 4
 
 
 def _indexer(a: AttentionSpec, d: int) -> list[Module]:
     i = a.indexer
-    if i is None:
+    if i is None or not i.num_heads:
         return []
     if i.kind == "block":
         return [
@@ -203,7 +200,7 @@ def _indexer(a: AttentionSpec, d: int) -> list[Module]:
     ]
     if i.kind == "csa":
         assert a.compressed is not None
-        return modules + _compressor("self_attn.indexer.compressor", i.head_dim, a.compressed.ratio, d)
+        return modules + _compressor("self_attn.indexer.compressor", i.head_dim, a.compressed, d)
     return [
         *modules,
         Module("self_attn.indexer.wk", "indexer", i.head_dim, d),

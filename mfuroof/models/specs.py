@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mfuroof.precision import Format
 
 __all__ = [
+    "OVERLAPPING_RATIO",
     "AttentionSpec",
     "CompressedSpec",
     "IndexerSpec",
@@ -45,6 +46,7 @@ class IndexerSpec:
     """Selector of a sparse attention: which ``topk`` tokens (or blocks of ``block_size``) attention may read.
 
     ``kind`` is ``dsa`` (DeepSeek, GLM: query from the query latent), ``csa`` (DeepSeek-V4) or ``block`` (MiniMax-M3).
+    Without heads the layer has no selector of its own and reads what an earlier layer chose (GLM-5.2).
     """
 
     num_heads: int
@@ -129,12 +131,16 @@ class MambaSpec:
         return self.conv_dim * (self.conv_kernel - 1)
 
 
+OVERLAPPING_RATIO = 4
+"""Tokens an entry of DeepSeek-V4 that is pooled from two overlapping windows, and that a selector chooses from."""
+
+
 @dataclass(frozen=True, slots=True)
 class CompressedSpec:
     """Compressed attention of DeepSeek-V4: one shared 1-head K=V of ``head_dim`` beside a compressed history.
 
     ``ratio`` tokens share one cached entry (0: only the sliding window is cached); ``o_groups`` groups of heads go
-    through rank ``o_lora_rank`` each on the way out.
+    through rank ``o_lora_rank`` each on the way out; ``streams`` residual streams are mixed before and after the block.
     """
 
     q_lora_rank: int
@@ -142,6 +148,14 @@ class CompressedSpec:
     o_groups: int
     o_lora_rank: int
     ratio: int
+    streams: int = 1
+
+    def pooled_features(self, width: int) -> int:
+        """Return the out features of one of a compressor's two products into entries of ``width``.
+
+        Small ratios overlap two windows, which doubles them; 0 where nothing is compressed.
+        """
+        return width * (2 if self.ratio == OVERLAPPING_RATIO else 1) if self.ratio else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,11 @@ class AttentionShape:
         )
 
     @property
+    def peak_dtype(self) -> str:
+        """Format whose peak rate is the roofline of the products: 16-bit, whatever the cache holds."""
+        return "bf16"
+
+    @property
     def decode_flops_per_pair(self) -> float:
         """Work for one query to attend to one key: a product for the score and one for the value. [FLOP]"""
         return 4.0 * self.heads * self.head_dim
@@ -147,7 +152,7 @@ class AttentionLayers:
     @classmethod
     def roofline(cls, count: int, shape: AttentionShape, hardware: Hardware, missing: str) -> AttentionLayers:
         """Return grids without data: the roofline, or NaN where ``missing`` is not ``"roofline"``."""
-        peak_flops_per_s, hbm_bytes_per_s = hardware.peak("bf16"), hardware.hbm_bytes_per_s
+        peak_flops_per_s, hbm_bytes_per_s = hardware.peak(shape.peak_dtype), hardware.hbm_bytes_per_s
         nan, code = (1.0, Source.ROOFLINE) if missing == "roofline" else (np.nan, Source.MISSING)
         decode_codes = np.full((BATCH_OCTAVES, LENGTH_OCTAVES), code, np.uint8)
         prefill_codes = np.full((PREFILL_BATCH_OCTAVES, LENGTH_OCTAVES), code, np.uint8)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from mfuroof._types import F64, U8, freeze
+from mfuroof.core.isotonic import isotonic
 from mfuroof.core.sources import Source
 
 __all__ = ["MAX_TOKENS", "SPIKE", "Curve", "Op", "Resource", "affine_curve", "fastest", "without_spikes"]
@@ -61,6 +62,14 @@ class Curve:
     def substituted(self) -> Curve:
         """Return the curve marked as standing in for another."""
         return replace(self, source=np.maximum(self.source, np.uint8(Source.SUBSTITUTED)))
+
+    def rising(self) -> Curve:
+        """Return the curve without falls: spikes capped, then isotonic regression. NaN stays."""
+        if not np.isfinite(self.time_s).all():
+            return self
+        time = np.empty(self.time_s.size)
+        isotonic(without_spikes(self.time_s), time)
+        return replace(self, time_s=freeze(time))
 
     def at(self, counts: F64) -> F64:
         """Return times at ``counts``; below the first knot its value holds."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from mfuroof.models import ModelConfig
 from mfuroof.ops.comm import Collectives
-from mfuroof.ops.curves import Op
+from mfuroof.ops.curves import Curve, Op
 from mfuroof.ops.elementwise import elementwise
 from mfuroof.ops.sources import MeasuredOps
 from mfuroof.parallel import Parallel
@@ -43,7 +43,11 @@ class Builder:
     def gemm(
         self, name: str, count: float, dtype: str, n: int, k: int, axis: Literal["tokens", "sequences"] = "tokens"
     ) -> Op:
-        """Return a matrix product with ``n`` out and ``k`` in features of this rank's shard."""
+        """Return a matrix product with ``n`` out and ``k`` in features of this rank's shard.
+
+        Its traffic is that of the measured kernels, which quantise their input: 16-bit activations in and out, whatever
+        the weights. The bound of `GemmRoofline`, which scales utilisations, is the product's alone, without that pass.
+        """
         fmt = format_of(dtype)
         return Op(
             name,
@@ -55,3 +59,11 @@ class Builder:
             fixed_bytes=fmt.matrix_bytes(n, k),
             bytes_per_count=float(ACTIVATION_BYTES * (n + k)),
         )
+
+    def collective(self, op: str, num_gpus: int, elements_per_token: float) -> Curve:
+        """Return the time of a collective over the tokens of a step, non-decreasing where ``params.monotone`` says so.
+
+        Measured ones fall by up to a tenth from one message to a larger one, and single shots take ten times as long.
+        """
+        curve = self.collectives.curve(op, num_gpus, elements_per_token)
+        return curve.rising() if self.measured.params.monotone else curve

@@ -3,7 +3,8 @@
 The tables time a whole attention block, projections included, for a pure decode or a pure prefill batch. An engine
 runs the projections once over all tokens of a step and the attention proper per phase. So the block's GEMMs, read from
 the GEMM tables at the block's own token count, are subtracted; what is left (absorption or expansion of the latent,
-scores, values) stands on the attention lattices, never below its roofline.
+scores, values) stands on the attention lattices, never below its roofline. A number of heads that was not measured is
+interpolated between its neighbours.
 """
 
 from __future__ import annotations
@@ -23,9 +24,25 @@ from mfuroof.ops.lattice import DecodeGrid, PrefillGrid, decode_grid, prefill_gr
 from mfuroof.ops.layer import Builder
 from mfuroof.ops.select import holdings, rows
 from mfuroof.ops.sources import MeasuredOps
+from mfuroof.ops.transfer import Lattice, between_heads
+from mfuroof.params import CostParams
 from mfuroof.precision import kv_format_of
 
-__all__ = ["MlaShape", "mla_gemms", "mla_layers"]
+__all__ = [
+    "GEMM_DTYPES",
+    "KV_DTYPES",
+    "MlaShape",
+    "decode_lattice",
+    "latent_shape",
+    "mla_gemms",
+    "mla_layers",
+    "prefill_lattice",
+    "without_gemms",
+]
+
+GEMM_DTYPES = ("bf16", "fp8_block", "nvfp4")
+KV_DTYPES = ("bf16", "fp8")
+"""What blocks were measured with; the checkpoint's own comes first."""
 
 
 @dataclass(frozen=True)
@@ -48,19 +65,23 @@ class MlaShape(AttentionShape):
         return 2.0 * self.heads * (self.nope + self.rope + self.value)
 
 
-def mla_gemms(build: Builder, layer: LayerSpec, dtype: str | None = None) -> Iterator[Op]:
-    """Yield the projections around the attention proper: to the latents, to the queries, and out.
+def mla_gemms(build: Builder, layer: LayerSpec, dtype: str | None = None, heads: int | None = None) -> Iterator[Op]:
+    """Yield the projections around the attention proper: to the latents, to the queries, the output's gate, and out.
 
-    ``dtype`` replaces the checkpoint's own format, as a measured block had it.
+    ``dtype`` and ``heads`` replace the checkpoint's own format and this rank's heads, as a measured block had them;
+    no measured block has a gate.
     """
     m, d = _spec(layer.attention), build.model.hidden_size
-    heads = layer.attention.num_attention_heads // build.parallel.tp_size
+    gated = m.output_gate and dtype is None
+    heads = heads or layer.attention.num_attention_heads // build.parallel.tp_size
     inward = dtype or build.model.module_dtype("mla", layer)
     if m.q_lora_rank is None:
         yield build.gemm("qkv_gemm", layer.count, inward, heads * m.qk_head_dim + m.cached_elements, d)
     else:
         yield build.gemm("qkv_gemm", layer.count, inward, m.q_lora_rank + m.cached_elements, d)
         yield build.gemm("q_up_gemm", layer.count, inward, heads * m.qk_head_dim, m.q_lora_rank)
+    if gated:
+        yield build.gemm("gate_gemm", layer.count, inward, heads * m.v_head_dim, d)
     outward = dtype or build.model.module_dtype("o", layer)
     yield build.gemm("o_gemm", layer.count, outward, d, heads * m.v_head_dim)
 
@@ -71,22 +92,21 @@ def mla_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
     Raises
     ------
     MissingTableError
-        No block of that many heads was measured and ``params.missing`` is ``"raise"``.
+        No block was measured whose heads may stand in, and ``params.missing`` is ``"raise"``.
     """
     measured, p = build.measured, build.measured.params
-    shape = _shape(build, layer, build.model.kv_dtype)
+    shape = latent_shape(build, layer, build.model.kv_dtype)
     grids = AttentionLayers.roofline(layer.count, shape, measured.hardware, p.missing)
-    core = _core_of_block(build, layer, shape) or _core_of_kernels(build, layer, shape)
+    core = _core(build, layer, shape)
     if core is None:
         if p.missing == "raise":
             raise _missing(build, shape, layer)
         return grids
-    there = AttentionLayers.roofline(layer.count, _shape(build, layer, core.kv_dtype), measured.reference, "roofline")
-    decode = decode_grid(*core.decode, monotone=p.monotone)
-    prefill = prefill_grid(*core.prefill, monotone=p.monotone, blend=p.prefill_blend)
-    decode_s = np.maximum(decode.time_s, there.decode_roofline_s())
-    prefill_s = np.maximum(prefill.time_s, there.prefill_roofline_s())
-    launch_s, decode_code, prefill_code = prefill.launch_s, decode.source, prefill.source
+    was = latent_shape(build, layer, core.kv_dtype)
+    there = AttentionLayers.roofline(layer.count, was, measured.reference, "roofline")
+    decode_s = np.maximum(core.decode.time_s, there.decode_roofline_s())
+    prefill_s = np.maximum(core.prefill.time_s, there.prefill_roofline_s())
+    launch_s, decode_code, prefill_code = core.prefill.launch_s, core.decode.source, core.prefill.source
     if core.kv_dtype != shape.kv_dtype or measured.hardware != measured.reference:
         decode_s = decode_s * (grids.decode_roofline_s() / there.decode_roofline_s())
         ratio = grids.prefill_roofline_s() / there.prefill_roofline_s()
@@ -104,93 +124,114 @@ Samples = tuple[np.ndarray, np.ndarray, F64]
 
 @dataclass(frozen=True, eq=False)
 class _Core:
-    """Measured attention proper: (batch, cached tokens, time) of decode, (batch, new tokens, time) of prefill."""
+    """Measured attention proper on the lattices, and what the cache held."""
 
     kv_dtype: str
-    decode: Samples
-    prefill: Samples
+    decode: Lattice
+    prefill: Lattice
 
 
-def _core_of_block(build: Builder, layer: LayerSpec, shape: MlaShape) -> _Core | None:
-    """Return what is left of a measured block when its projections are taken out."""
-    block = _find_block(build, layer, shape)
-    if block is None:
-        return None
-    measured = build.measured
-    home = MeasuredOps(measured.tables, measured.reference, measured.params, measured.reference)
-    at_home = Builder(build.model, build.parallel, home, build.collectives)
-    gemms = tuple(mla_gemms(at_home, layer, block.gemm_dtype))
-    d, f = block.decode, block.prefill
-    decode_s = _without_gemms(d["latency_s"], d["batch_size"], gemms, layer.count)
-    prefill_s = _without_gemms(f["latency_s"], f["batch_size"] * f["new_tokens"], gemms, layer.count)
-    return _Core(
-        block.kv_dtype,
-        (d["batch_size"], d["kv_len"] - 1, decode_s),  # measured at 2^i cached tokens and the new one
-        (f["batch_size"], f["new_tokens"], prefill_s),
-    )
+def _core(build: Builder, layer: LayerSpec, shape: MlaShape) -> _Core | None:
+    """Return the attention proper: of these very heads if any table has them, else between measured numbers."""
+    for exact in (True, False) if build.measured.params.transfer else (True,):
+        core = _core_of_block(build, layer, shape, exact) or _core_of_kernels(build, layer, shape, exact)
+        if core is not None:
+            return core
+    return None
 
 
-def _core_of_kernels(build: Builder, layer: LayerSpec, shape: MlaShape) -> _Core | None:
+def _core_of_block(build: Builder, layer: LayerSpec, shape: MlaShape, exact: bool) -> _Core | None:
+    """Return what is left of a measured block when its projections are taken out.
+
+    A block of the checkpoint's dtypes if there is one, else of others: what is left hardly depends on the projections.
+    """
+    home, own, tables = _at_home(build), build.model.module_dtype("mla", layer), build.measured.tables
+    for gemm_dtype in dict.fromkeys((own, *GEMM_DTYPES)):
+        for kv_dtype in dict.fromkeys((shape.kv_dtype, *KV_DTYPES)):
+            where = {"gemm_dtype": gemm_dtype, "attn_dtype": "bf16", "kv_dtype": kv_dtype}
+            known = _known_heads(build, ("mla_module_decode", "mla_module_prefill"), where)
+            if not known.size or (exact and shape.heads not in known):
+                continue
+
+            def decode(heads: int, where: dict[str, str] = where) -> Lattice:
+                d = rows(tables, "mla_module_decode", **where, num_attention_heads=heads)
+                gemms = tuple(mla_gemms(home, layer, where["gemm_dtype"], heads))
+                time = without_gemms(d["latency_s"], d["batch_size"], gemms, layer.count)
+                return decode_lattice((d["batch_size"], d["kv_len"] - 1, time), build.measured.params)
+
+            def prefill(heads: int, where: dict[str, str] = where) -> Lattice:
+                f = rows(tables, "mla_module_prefill", **where, num_attention_heads=heads)
+                gemms = tuple(mla_gemms(home, layer, where["gemm_dtype"], heads))
+                time = without_gemms(f["latency_s"], f["batch_size"] * f["new_tokens"], gemms, layer.count)
+                return prefill_lattice((f["batch_size"], f["new_tokens"], time), build.measured.params)
+
+            return _Core(
+                kv_dtype, between_heads(known, shape.heads, decode), between_heads(known, shape.heads, prefill)
+            )
+    return None
+
+
+def _core_of_kernels(build: Builder, layer: LayerSpec, shape: MlaShape, exact: bool) -> _Core | None:
     """Put the attention proper together from its kernels: absorption around decode, expansion before prefill."""
     tables, m = build.measured.tables, _spec(layer.attention)
-    for kv_dtype in dict.fromkeys((shape.kv_dtype, "bf16", "fp8")):
-        where: dict[str, str | int] = {
-            "attn_dtype": "bf16",
-            "kv_dtype": kv_dtype,
-            "num_attention_heads": shape.heads,
-        }
-        d, f = (rows(tables, family, **where) for family in ("mla_decode", "mla_prefill"))
-        if not d["latency_s"].size or not f["latency_s"].size:
+    for kv_dtype in dict.fromkeys((shape.kv_dtype, *KV_DTYPES)):
+        where = {"attn_dtype": "bf16", "kv_dtype": kv_dtype}
+        known = _known_heads(build, ("mla_decode", "mla_prefill"), where)
+        if not known.size or (exact and shape.heads not in known):
             continue
-        absorbed = np.zeros(d["latency_s"].size)
-        for op in ("pre", "post"):
-            bmm = rows(tables, "mla_bmm", op=op, dtype="bf16", num_attention_heads=shape.heads)
-            if bmm["latency_s"].size:
-                absorbed += np.interp(d["batch_size"], bmm["tokens"], bmm["latency_s"])
-        expand = build.measured.gemm_curve(
-            build.model.module_dtype("mla", layer),
-            shape.heads * (m.qk_nope_head_dim + m.v_head_dim),
-            m.kv_lora_rank,
-        )
-        expanded = expand.at((f["batch_size"] * f["new_tokens"]).astype(np.float64))
-        cached = 2 ** np.round(np.log2(d["kv_len"])).astype(np.int64)
-        return _Core(
-            kv_dtype,
-            (d["batch_size"], cached, d["latency_s"] + absorbed),
-            (f["batch_size"], f["new_tokens"], f["latency_s"] + expanded),
-        )
+
+        def decode(heads: int, where: dict[str, str] = where) -> Lattice:
+            d = rows(tables, "mla_decode", **where, num_attention_heads=heads)
+            absorbed = np.zeros(d["latency_s"].size)
+            for op in ("pre", "post"):
+                bmm = rows(tables, "mla_bmm", op=op, dtype="bf16", num_attention_heads=heads)
+                if bmm["latency_s"].size:
+                    absorbed += np.interp(d["batch_size"], bmm["tokens"], bmm["latency_s"])
+            cached = 2 ** np.round(np.log2(d["kv_len"])).astype(np.int64)
+            return decode_lattice((d["batch_size"], cached, d["latency_s"] + absorbed), build.measured.params)
+
+        def prefill(heads: int, where: dict[str, str] = where) -> Lattice:
+            f = rows(tables, "mla_prefill", **where, num_attention_heads=heads)
+            expand = build.measured.gemm_curve(
+                build.model.module_dtype("mla", layer), heads * (m.qk_nope_head_dim + m.v_head_dim), m.kv_lora_rank
+            )
+            expanded = expand.at((f["batch_size"] * f["new_tokens"]).astype(np.float64))
+            samples = f["batch_size"], f["new_tokens"], f["latency_s"] + expanded
+            return prefill_lattice(samples, build.measured.params)
+
+        return _Core(kv_dtype, between_heads(known, shape.heads, decode), between_heads(known, shape.heads, prefill))
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class _Block:
-    """Measured rows of a whole MLA block, and the dtypes it was measured with."""
-
-    gemm_dtype: str
-    kv_dtype: str
-    decode: dict[str, np.ndarray]
-    prefill: dict[str, np.ndarray]
+def _known_heads(build: Builder, families: tuple[str, str], where: dict[str, str]) -> np.ndarray:
+    """Return the numbers of heads, ascending, of which both families hold rows."""
+    decode, prefill = (rows(build.measured.tables, family, **where) for family in families)
+    if not decode["latency_s"].size or not prefill["latency_s"].size:
+        return np.empty(0, np.int64)
+    return np.intersect1d(decode["num_attention_heads"], prefill["num_attention_heads"])
 
 
-def _find_block(build: Builder, layer: LayerSpec, shape: MlaShape) -> _Block | None:
-    """Return a measured block of that many heads: of the checkpoint's dtypes if there is one, else of another.
-
-    The projections are taken out anyway, so a block with other projections leaves the same attention behind.
-    """
-    own = build.model.module_dtype("mla", layer)
-    for gemm_dtype in dict.fromkeys((own, "bf16", "fp8_block", "nvfp4")):
-        for kv_dtype in dict.fromkeys((shape.kv_dtype, "bf16", "fp8")):
-            where = {"gemm_dtype": gemm_dtype, "attn_dtype": "bf16", "kv_dtype": kv_dtype}
-            found = [
-                rows(build.measured.tables, family, **where, num_attention_heads=shape.heads)
-                for family in ("mla_module_decode", "mla_module_prefill")
-            ]
-            if all(f["latency_s"].size for f in found):
-                return _Block(gemm_dtype, kv_dtype, *found)
-    return None
+def decode_lattice(samples: Samples, params: CostParams) -> Lattice:
+    """Return (batch, cached tokens, time) rows on the decode lattice."""
+    grid = decode_grid(*samples, monotone=params.monotone)
+    return Lattice(grid.time_s, grid.source, grid.time_s[:, 0])
 
 
-def _shape(build: Builder, layer: LayerSpec, kv_dtype: str) -> MlaShape:
+def prefill_lattice(samples: Samples, params: CostParams) -> Lattice:
+    """Return (batch, new tokens, time) rows on the prefill lattice."""
+    grid = prefill_grid(*samples, monotone=params.monotone, blend=params.prefill_blend)
+    return Lattice(grid.time_s, grid.source, grid.launch_s)
+
+
+def _at_home(build: Builder) -> Builder:
+    """Return a builder of the GPU that was measured, to price the projections of a measured block."""
+    measured = build.measured
+    home = MeasuredOps(measured.tables, measured.reference, measured.params, measured.reference)
+    return replace(build, measured=home)
+
+
+def latent_shape(build: Builder, layer: LayerSpec, kv_dtype: str) -> MlaShape:
+    """Return a latent attention layer as one rank sees it, its cache held in ``kv_dtype``."""
     m, kv = _spec(layer.attention), kv_format_of(kv_dtype)
     per_token = kv.mla_bytes_per_token or m.cached_elements * kv.bytes_per_element
     return MlaShape(
@@ -213,7 +254,7 @@ def _spec(attention: AttentionSpec) -> MlaSpec:
     return attention.mla
 
 
-def _without_gemms(block_s: F64, tokens: np.ndarray, gemms: tuple[Op, ...], count: int) -> F64:
+def without_gemms(block_s: F64, tokens: np.ndarray, gemms: tuple[Op, ...], count: int) -> F64:
     """Return block times less their projections, at least a tenth of the block: noise must not eat the rest."""
     counts = tokens.astype(np.float64)
     projections = sum(op.count / count * op.curve.at(counts) for op in gemms)

@@ -122,8 +122,8 @@ class MoeTable:
         utilisation = np.zeros(tokens.size)
         for i, w in zip(near, weight, strict=True):
             other = self.shapes[i]
-            # The same load per expert; both are read where their tokens per expert agree.
-            alike = tokens * _load(shape) / _load(other)
+            # The same load per expert; both are read where their tokens per expert agree, utilisation held below.
+            alike = np.maximum(tokens * _load(shape) / _load(other), self.tokens[i][0])
             time = np.interp(alike, self.tokens[i], self._times(i))
             time = np.where(alike > self.tokens[i][-1], time * alike / self.tokens[i][-1], time)
             utilisation += w * other.roofline_time_s(alike, num_matrices, self.measured_on) / time

@@ -1,4 +1,4 @@
-"""Linear attention (gated delta net) and Mamba-2 layers, from measured convolution and state kernels.
+"""Linear attention (delta nets) and Mamba-2 layers, from measured convolution and state kernels.
 
 Their cost does not depend on what is cached: a decode token updates one state, a prompt's cost grows with its new
 tokens. On the attention lattices that is a layer with a window of one token: the decode grid is flat along the KV
@@ -6,6 +6,8 @@ length, and the share of a chunk is its new tokens.
 
 Of Mamba-2 only the convolution was measured. Its state kernel does what a gated delta net's does, a decay, an update
 and a read of a matrix per head, so delta-net heads of the same number of state elements stand in, marked SUBSTITUTED.
+Kimi delta attention (KDA) is a gated delta net that decays each channel of the state on its own instead of each head:
+the same state, read and written as often, and the same products, so gated heads of its size stand in, marked alike.
 """
 
 from __future__ import annotations
@@ -56,16 +58,22 @@ class RecurrentShape(AttentionShape):
 def recurrent_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
     """Yield the projections into and out of a recurrent layer."""
     a, d, tp = layer.attention, build.model.hidden_size, build.parallel.tp_size
+    low_ranks: tuple[int, ...] = ()  # every rank projects to these in full, and from them to its own heads
     if a.linear is not None:
         s = a.linear
         kind, inner = "linear_attention", s.value_dim
         inward = 2 * s.key_dim + 2 * s.value_dim + 2 * s.num_value_heads
+        if s.variant == "kda":
+            low_ranks = (s.key_head_dim, s.gate_rank) if s.gate_rank else (s.key_head_dim,)  # decays, output gate
+            inward = 2 * s.key_dim + (1 if s.gate_rank else 2) * s.value_dim + s.num_value_heads
     else:
         assert a.mamba is not None
         kind, inner = "mamba", a.mamba.inner_size
         inward = a.mamba.inner_size + a.mamba.conv_dim + a.mamba.num_heads
     dtype = build.model.module_dtype(kind, layer)
-    yield build.gemm("qkv_gemm", layer.count, dtype, max(inward // tp, 1), d)
+    yield build.gemm("qkv_gemm", layer.count, dtype, max(inward // tp, 1) + sum(low_ranks), d)
+    for rank in low_ranks:
+        yield build.gemm("gate_gemm", layer.count, dtype, max(inner // tp, 1), rank)
     yield build.gemm("o_gemm", layer.count, dtype, d, max(inner // tp, 1))
 
 
@@ -82,13 +90,15 @@ def recurrent_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
     measured, params = build.measured, build.measured.params
     shape = _shape(layer.attention, build.parallel.tp_size, build)
     grids = AttentionLayers.roofline(layer.count, shape, measured.hardware, params.missing)
-    where = _measured_kind(layer.attention)
-    found = _nearest(measured.tables, where, shape)
+    where, same_kind = _measured_kind(layer.attention)
+    found = _nearest(measured.tables, where, shape, same_kind)
+    if found is not None and not found[3] and not params.transfer:
+        found = None
     if found is None:
         if params.missing == "raise":
             raise MissingTableError(
                 f"recurrent layers with {shape.heads} heads of {shape.head_dim} on {measured.tables.gpu}",
-                holdings(measured.tables, FAMILY, *where),
+                holdings(measured.tables, FAMILY, "num_value_heads", *where),
                 'missing="roofline" prices it by its roofline, "nan" leaves it open.',
             )
         return grids
@@ -104,15 +114,14 @@ def recurrent_layers(build: Builder, layer: LayerSpec) -> AttentionLayers:
         ratio = grids.prefill_roofline_s() / there.prefill_roofline_s()
         whole, launch = whole * ratio, launch * ratio[:, 0]
     least = Source.EXACT if exact and not moved else Source.SUBSTITUTED
-    return replace(
+    layers = replace(
         grids,
-        decode=DecodeGrid(
-            np.maximum(decode, grids.decode_roofline_s()), np.full(decode.shape, least, np.uint8)
-        ),
+        decode=DecodeGrid(np.maximum(decode, grids.decode_roofline_s()), np.full(decode.shape, least, np.uint8)),
         prefill=PrefillGrid(
             launch, np.maximum(whole, grids.prefill_roofline_s()), np.maximum(lattice.source, np.uint8(least))
         ),
     )
+    return layers.repaired() if params.monotone else layers
 
 
 def _shape(a: AttentionSpec, tp: int, build: Builder) -> RecurrentShape:
@@ -136,22 +145,26 @@ def _shape(a: AttentionSpec, tp: int, build: Builder) -> RecurrentShape:
     )
 
 
-def _measured_kind(a: AttentionSpec) -> dict[str, int]:
-    """Return the key columns of the delta nets that are, or stand for, this layer."""
+def _measured_kind(a: AttentionSpec) -> tuple[dict[str, int], bool]:
+    """Return the key columns of the delta nets that are, or stand for, this layer, and whether they are its kind."""
     if a.linear is None:
-        return {"key_head_dim": STAND_IN_WIDTH, "value_head_dim": STAND_IN_WIDTH}
-    if a.linear.variant != "gdn":
-        raise ConfigError(Problem("linear attention", a.linear.variant, "gdn, the kind that was measured"))
-    return {"key_head_dim": a.linear.key_head_dim, "value_head_dim": a.linear.value_head_dim}
+        return {"key_head_dim": STAND_IN_WIDTH, "value_head_dim": STAND_IN_WIDTH}, False
+    if a.linear.variant not in ("gdn", "kda"):
+        expected = "gdn, the kind that was measured, or kda, for which it stands in"
+        raise ConfigError(Problem("linear attention", a.linear.variant, expected))
+    widths = {"key_head_dim": a.linear.key_head_dim, "value_head_dim": a.linear.value_head_dim}
+    return widths, a.linear.variant == "gdn"
 
 
 Found = tuple[F64, tuple[np.ndarray, np.ndarray, F64], float, bool]
 
 
-def _nearest(tables: KernelTables, where: dict[str, int], shape: RecurrentShape) -> Found | None:
+def _nearest(
+    tables: KernelTables, where: dict[str, int], shape: RecurrentShape, same_kind: bool
+) -> Found | None:
     """Return decode times by batch, prefill rows, a factor for the heads, and whether shape and engine are exact."""
     heads = shape.heads * shape.head_dim * shape.state_dim / (where["key_head_dim"] * where["value_head_dim"])
-    same_kind = heads == shape.heads and shape.head_dim == where["value_head_dim"]
+    same_kind = same_kind and heads == shape.heads and shape.head_dim == where["value_head_dim"]
     engines = [tables.engine, *(e for e in available().get(tables.gpu, {}) if e != tables.engine)]
     for engine in engines:
         source = tables if engine == tables.engine else load_tables(tables.gpu, engine)

@@ -22,7 +22,7 @@ class GemmRoofline:
     peak_flops_per_s, hbm_bytes_per_s
         Of the GPU, for the dtype the product is computed in.
     bytes_per_weight, bytes_per_activation
-        Of one element of W (scales included), and of X and Y. [bytes]
+        Of one element of W (scales included), and of X and Y: as narrow as the product allows, a lower bound. [bytes]
     """
 
     peak_flops_per_s: float

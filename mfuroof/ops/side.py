@@ -22,13 +22,13 @@ SCORE_BYTES = 4
 def side_kernels(build: Builder, layer: LayerSpec, profile: EngineProfile) -> Iterator[Op]:
     """Yield the small kernels of a layer."""
     a, m, tp = layer.attention, layer.mlp, build.parallel.tp_size
-    if a.kind in ("gqa", "mla"):
+    if a.kind in ("gqa", "mla", "compressed"):
         vectors = float(ACTIVATION_BYTES * _local_width(a, tp))
         yield build.elementwise("rotary_kv_write", profile.rotary_kv_kernels * layer.count, 2.0 * vectors)
         if a.qk_norm_params:
             yield build.elementwise("qk_norm", profile.qk_norm_kernels * layer.count, 2.0 * vectors)
             if tp > 1 and _whole_width(a):  # the mean square runs over all heads, on every rank's part of them
-                links = build.collectives.curve("all_reduce", tp, 1.0)
+                links = build.collective("all_reduce", tp, 1.0)
                 yield Op("all_reduce", "tokens", float(layer.count), links, resource="comm")
     if m.kind == "moe":
         scores = float(SCORE_BYTES * m.num_experts)

@@ -26,7 +26,7 @@ from mfuroof.ops.select import rows
 from mfuroof.precision import kv_format_of
 from mfuroof.tables.store import KernelTables
 
-__all__ = ["AttentionKey", "Lattice", "find_lattice"]
+__all__ = ["AttentionKey", "Lattice", "between_heads", "cut_to_window", "find_lattice"]
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _transferred(tables: KernelTables, family: str, key: AttentionKey, read: Rea
         if not key.sliding_window:
             return None
         grid = find_lattice(tables, family, replace(key, sliding_window=0), read)
-        return _cut_to_window(grid, key.sliding_window, decode=decode) if grid else None
+        return cut_to_window(grid, key.sliding_window, decode=decode) if grid else None
     return _other_heads(tables, family, key, read)
 
 
@@ -164,15 +164,7 @@ def _other_heads(tables: KernelTables, family: str, key: AttentionKey, read: Rea
         def grid(n: int) -> Lattice:
             return read(rows(tables, family, **same, num_attention_heads=n, num_key_value_heads=kv_heads))
 
-        above = int(np.searchsorted(known, heads))
-        if above < known.size and known[above] == heads:
-            return grid(int(known[above]))
-        if above == 0:
-            return grid(int(known[0])).scaled_area(1.0)
-        if above == known.size:
-            return grid(int(known[-1])).scaled_area(heads / known[-1])
-        low, high = int(known[above - 1]), int(known[above])
-        return grid(low).mixed(grid(high), (heads - low) / (high - low))
+        return between_heads(known, heads, grid)
 
     found = at_kv_heads(key.num_key_value_heads, key.num_attention_heads)
     if found is not None:
@@ -185,7 +177,23 @@ def _other_heads(tables: KernelTables, family: str, key: AttentionKey, read: Rea
     return found.at_batches(split) if found else None
 
 
-def _cut_to_window(grid: Lattice, window: int, *, decode: bool) -> Lattice:
+def between_heads(known: np.ndarray, heads: float, grid: Callable[[int], Lattice]) -> Lattice:
+    """Return the lattice of ``heads`` query heads from those of the ``known`` numbers (ascending, not empty).
+
+    Linear between neighbours; fewer than measured cost what the fewest do, more are scaled above the launch.
+    """
+    above = int(np.searchsorted(known, heads))
+    if above < known.size and known[above] == heads:
+        return grid(int(known[above]))
+    if above == 0:
+        return grid(int(known[0])).scaled_area(1.0)
+    if above == known.size:
+        return grid(int(known[-1])).scaled_area(heads / known[-1])
+    low, high = int(known[above - 1]), int(known[above])
+    return grid(low).mixed(grid(high), (heads - low) / (high - low))
+
+
+def cut_to_window(grid: Lattice, window: int, *, decode: bool) -> Lattice:
     """Return an unwindowed lattice as a kernel with that window would run."""
     lengths = 2.0 ** np.arange(LENGTH_OCTAVES)
     if decode:

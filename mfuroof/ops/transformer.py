@@ -12,11 +12,14 @@ from mfuroof.hardware import Hardware
 from mfuroof.models import AttentionSpec, LayerSpec, ModelConfig
 from mfuroof.ops.attention import AttentionLayers, AttentionShape
 from mfuroof.ops.comm import Collectives
+from mfuroof.ops.compressed import compressed_gemms, compressed_layers
 from mfuroof.ops.curves import Op, affine_curve
+from mfuroof.ops.dsa import dsa_layers
 from mfuroof.ops.layer import ACTIVATION_BYTES, Builder
 from mfuroof.ops.mla import mla_gemms, mla_layers
 from mfuroof.ops.mlp import mlp_ops
 from mfuroof.ops.recurrent import recurrent_gemms, recurrent_layers
+from mfuroof.ops.selector import score_layers, score_shape, selector_gemms
 from mfuroof.ops.side import side_kernels
 from mfuroof.ops.sources import MeasuredOps
 from mfuroof.parallel import Parallel
@@ -46,18 +49,36 @@ def check_parallel(model: ModelConfig, parallel: Parallel) -> None:
     problems = Problems()
     for layer in model.layers:
         a, m = layer.attention, layer.mlp
-        if a.num_attention_heads % tp:
-            problems.add("tp_size", tp, f"a divisor of the {a.num_attention_heads} attention heads of {model.name}")
-        if a.num_key_value_heads and a.num_key_value_heads % tp and tp % a.num_key_value_heads:
-            problems.add("tp_size", tp, f"a divisor or a multiple of the {a.num_key_value_heads} KV heads")
-        if m.kind == "dense" and m.intermediate_size % tp:
-            problems.add("tp_size", tp, f"a divisor of the MLP width {m.intermediate_size}")
+        pieces = [(a.num_attention_heads, "attention heads"), (_output_groups(a), "output groups")]
+        pieces.append((_recurrent_heads(a)[0], "recurrent heads"))
+        for number, what in pieces:
+            if number % tp:
+                problems.add("tp_size", tp, f"a divisor of the {number} {what} of {model.name}")
+        for number, what in ((a.num_key_value_heads, "KV heads"), (_recurrent_heads(a)[1], "recurrent key groups")):
+            if number and number % tp and tp % number:
+                problems.add("tp_size", tp, f"a divisor or a multiple of the {number} {what}")
+        widths = [m.intermediate_size] if m.kind == "dense" else [m.shared_intermediate_size, m.dense_intermediate_size]
+        for width in widths:
+            if width % tp:
+                problems.add("tp_size", tp, f"a divisor of the MLP width {width}")
         if m.kind == "moe" and m.num_experts % ep:
             problems.add("ep_size", ep, f"a divisor of the {m.num_experts} experts of {model.name}")
         if m.kind == "moe" and m.moe_intermediate_size % parallel.moe_tp_size:
             problems.add("tp_size", tp, f"expert ranks ({parallel.moe_tp_size}) that divide {m.moe_intermediate_size}")
     problems[:] = list(dict.fromkeys(problems))
     problems.raise_if_any()
+
+
+def _recurrent_heads(a: AttentionSpec) -> tuple[int, int]:
+    """Return the heads with a state of a recurrent layer, and the groups that share keys; 0 where it is none."""
+    if a.linear is not None:
+        return a.linear.num_value_heads, a.linear.num_key_heads
+    return (a.mamba.num_heads, a.mamba.n_groups) if a.mamba is not None else (0, 0)
+
+
+def _output_groups(a: AttentionSpec) -> int:
+    """Return the groups of heads that share an output projection; 0 where there are none."""
+    return a.compressed.o_groups if a.compressed is not None else 0
 
 
 def forward_pass(
@@ -92,8 +113,7 @@ def forward_pass(
     ops.extend(_communication(build))
     ops.append(_lm_head(build))
     ops.extend(_overheads(build, profile))
-    attention = tuple(_attention(build, layer) for layer in model.layers if layer.attention.kind != "none")
-    run = ForwardPass(tuple(ops), attention)
+    run = ForwardPass(tuple(ops), tuple(_attention_layers(build)))
     return run.slowed(params.kernel_time_factor * (profile.kernel_time_factor if params.engine_overheads else 1.0))
 
 
@@ -120,9 +140,14 @@ def _attention_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
         return
     if a.kind == "mla":
         yield from mla_gemms(build, layer)
+        if a.mla is not None and a.mla.q_lora_rank is not None:
+            yield from selector_gemms(build, layer, a.mla.q_lora_rank)
         return
     if a.kind in ("linear", "mamba"):
         yield from recurrent_gemms(build, layer)
+        return
+    if a.kind == "compressed":
+        yield from compressed_gemms(build, layer)
         return
     if a.kind != "gqa":
         raise ConfigError(
@@ -134,6 +159,7 @@ def _attention_gemms(build: Builder, layer: LayerSpec) -> Iterator[Op]:
     qkv = query + kv_heads * keys_and_values
     yield build.gemm("qkv_gemm", layer.count, build.model.module_dtype("qkv", layer), qkv, d)
     yield build.gemm("o_gemm", layer.count, build.model.module_dtype("o", layer), d, heads * a.v_head_dim)
+    yield from selector_gemms(build, layer, d)
 
 
 def _communication(build: Builder) -> Iterator[Op]:
@@ -143,20 +169,20 @@ def _communication(build: Builder) -> Iterator[Op]:
     Attention data-parallel ranks gather one another's tokens before the experts and scatter the sums after them, in
     place of the all-reduce there. Pipeline stages hand the residual stream on.
     """
-    p, d, links = build.parallel, build.model.hidden_size, build.collectives
+    p, d = build.parallel, build.model.hidden_size
     sparse = sum(layer.count for layer in build.model.layers if layer.mlp.kind == "moe")
     exchanged = sparse if p.dp_size > 1 else 0
     if p.tp_size > 1:
         blocks = sum(layer.count * _blocks(layer) for layer in build.model.layers)
-        curve = links.curve("all_reduce", p.tp_size, d)
+        curve = build.collective("all_reduce", p.tp_size, d)
         yield Op("all_reduce", "tokens", 1.0 + blocks - exchanged, curve, resource="comm")
     if exchanged:
         ranks = p.tp_size * p.dp_size
         for op in ("all_gather", "reduce_scatter"):
-            curve = links.curve(op, ranks, float(d * p.dp_size))
+            curve = build.collective(op, ranks, float(d * p.dp_size))
             yield Op(op, "tokens", exchanged, curve, resource="comm")
     if p.pp_size > 1:
-        yield Op("pp_send", "tokens", p.pp_size - 1.0, links.send_curve(d), resource="comm")
+        yield Op("pp_send", "tokens", p.pp_size - 1.0, build.collectives.send_curve(d), resource="comm")
 
 
 def _blocks(layer: LayerSpec) -> int:
@@ -182,18 +208,42 @@ def _lm_head(build: Builder) -> Op:
     return build.gemm("lm_head", 1, build.model.module_dtype("lm_head"), vocab, build.model.hidden_size, "sequences")
 
 
-def _attention(build: Builder, layer: LayerSpec) -> AttentionLayers:
+def _attention_layers(build: Builder) -> Iterator[AttentionLayers]:
+    """Yield the attention of all layers; what differs in its MLP alone is read once."""
+    alike: dict[tuple[AttentionSpec, str], list[LayerSpec]] = {}
+    for layer in build.model.layers:
+        if layer.attention.kind != "none":
+            alike.setdefault((layer.attention, build.model.module_dtype("mla", layer)), []).append(layer)
+    for layers in alike.values():
+        for attention in _attention(build, layers[0]):
+            yield replace(attention, count=sum(layer.count for layer in layers))
+
+
+def _attention(build: Builder, layer: LayerSpec) -> Iterator[AttentionLayers]:
+    a = layer.attention
+    if a.kind == "mla" and a.indexer is not None:
+        yield from dsa_layers(build, layer)
+    elif a.kind == "mla":
+        yield mla_layers(build, layer)
+    elif a.kind in ("linear", "mamba"):
+        yield recurrent_layers(build, layer)
+    elif a.kind == "compressed":
+        yield from compressed_layers(build, layer)
+    else:
+        yield _grouped_query(build, layer)
+        if a.indexer is not None and a.indexer.num_heads:
+            yield score_layers(build, layer.count, score_shape(a.indexer))
+
+
+def _grouped_query(build: Builder, layer: LayerSpec) -> AttentionLayers:
     a, tp, measured = layer.attention, build.parallel.tp_size, build.measured
-    if a.kind == "mla":
-        return mla_layers(build, layer)
-    if a.kind in ("linear", "mamba"):
-        return recurrent_layers(build, layer)
     kv_heads, kv_dtype = local_kv_heads(a, tp), build.model.kv_dtype
+    chosen = a.indexer.topk_tokens if a.indexer is not None else 0  # by blocks, of which attention reads no others
     shape = AttentionShape(
         heads=a.num_attention_heads // tp,
         kv_heads=kv_heads,
         head_dim=a.head_dim,
-        window=a.sliding_window or 0,
+        window=min(reach for reach in (a.sliding_window, chosen) if reach) if a.sliding_window or chosen else 0,
         attn_dtype="fp8" if attends_in_fp8(build.model) else "bf16",
         kv_dtype="bf16" if kv_dtype == "fp16" else kv_dtype,
         kv_bytes_per_token=kv_heads * (a.head_dim + a.v_head_dim) * kv_format_of(kv_dtype).bytes_per_element,

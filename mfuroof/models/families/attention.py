@@ -121,6 +121,6 @@ def _with_indexers(f: Fields, specs: list[AttentionSpec]) -> list[AttentionSpec]
     if specs[0].mla is None or specs[0].mla.q_lora_rank is None:
         f.problems.add("index_topk", topk, "an indexer only beside latent attention with a q_lora_rank")
         return specs
-    indexer = IndexerSpec(heads, width, topk)
+    own, shared = IndexerSpec(heads, width, topk), IndexerSpec(0, 0, topk)
     kinds = types or ["full"] * len(specs)
-    return [replace(s, indexer=indexer if k == "full" else None) for s, k in zip(specs, kinds, strict=True)]
+    return [replace(s, indexer=own if k == "full" else shared) for s, k in zip(specs, kinds, strict=True)]

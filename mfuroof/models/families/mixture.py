@@ -14,6 +14,8 @@ def mlp_layers(f: Fields, t: Traits, n: int, d: int) -> list[MlpSpec]:
     """Return the MLP of each layer."""
     experts = f.integer("num_experts", 0)
     if not experts:
+        if t.mixture and not f.has("num_experts"):
+            f.doubt("num_experts", "nothing", f"a number of experts: every {f.text('model_type')} model has some")
         f.refuse("num_experts_per_tok", "a mixture needs a number of experts (num_experts)", (None, 0))
         f.refuse("n_shared_experts", "a mixture needs a number of experts (num_experts)", (None, 0))
         f.raw("moe_intermediate_size"), f.raw("shared_expert_intermediate_size"), f.raw("first_k_dense_replace")

@@ -10,8 +10,7 @@ from mfuroof.models.families.mixture import moe_mlp, sparse_layers
 from mfuroof.models.families.parts import Architecture, build
 from mfuroof.models.families.traits import Traits
 from mfuroof.models.fields import MAX_LAYERS, Fields
-from mfuroof.models.modules import OVERLAPPING_RATIO
-from mfuroof.models.specs import AttentionSpec, CompressedSpec, IndexerSpec, MlpSpec
+from mfuroof.models.specs import OVERLAPPING_RATIO, AttentionSpec, CompressedSpec, IndexerSpec, MlpSpec
 from mfuroof.models.text import short
 
 __all__ = ["read_bloom", "read_deepseek_v4", "read_minimax_m3"]
@@ -40,10 +39,11 @@ def read_deepseek_v4(f: Fields) -> Architecture:
         f.integer("index_n_heads", low=1), f.integer("index_head_dim", low=1), f.integer("index_topk", low=1), "csa"
     )
     base = AttentionSpec("compressed", h, 1, width, width, f.integer("sliding_window", low=1), extra_params=h)
+    streams = f.integer("hc_mult", low=1, high=64)
     by_ratio = {
         r: replace(
             base,
-            compressed=CompressedSpec(q_rank, rope, groups, rank, r),
+            compressed=CompressedSpec(q_rank, rope, groups, rank, r, streams),
             indexer=indexer if r == OVERLAPPING_RATIO else None,
         )
         for r in dict.fromkeys(ratios)
@@ -53,7 +53,6 @@ def read_deepseek_v4(f: Fields) -> Architecture:
         f.raw("num_hash_layers"),
         f.raw("mlp_layer_types"),
     )  # the first layers route by a table of token ids, not counted as parameters
-    streams = f.integer("hc_mult", low=1, high=64)
     mixer = (2 + streams) * streams * (streams * d + 1) + 3
     layers = [(by_ratio[r], moe, 2 * d + 2 * mixer) for r in ratios]
     head = streams * streams * d + streams + 1

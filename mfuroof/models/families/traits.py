@@ -36,6 +36,8 @@ class Traits:
         Parameters per expert in the router; biases in experts.
     gated_mlp
         False where the MLP has two matrices.
+    mixture
+        Every model of the family has experts, so a config that is silent about their number is incomplete.
     exact
         False where configs in circulation leave parameters unsaid.
     """
@@ -56,10 +58,12 @@ class Traits:
     router_bias: bool = False
     expert_bias: bool = False
     gated_mlp: bool = True
+    mixture: bool = False
     exact: bool = True
 
 
 _QWEN3 = Traits(qk_norm="head")
+_QWEN3_MOE = Traits(qk_norm="head", mixture=True)
 _GEMMA = Traits(tie=True, head_dim=256)
 
 TRAITS = MappingProxyType(
@@ -67,32 +71,32 @@ TRAITS = MappingProxyType(
         "": Traits(),
         "llama": Traits(),
         "mistral": Traits(qkv_bias=False, out_bias=False, window_default=4096),
-        "mixtral": Traits(qkv_bias=False, out_bias=False),
+        "mixtral": Traits(qkv_bias=False, out_bias=False, mixture=True),
         **dict.fromkeys(
             ("qwen2", "qwen2_vl", "qwen2_vl_text", "qwen2_5_vl", "qwen2_5_vl_text"),
             Traits(qkv_bias=True, out_bias=False),
         ),
-        "qwen2_moe": Traits("qkv_bias", False, False, bias_default=True, shared_gate=True),
+        "qwen2_moe": Traits("qkv_bias", False, False, bias_default=True, shared_gate=True, mixture=True),
         "qwen3": _QWEN3,
-        "qwen3_moe": _QWEN3,
+        "qwen3_moe": _QWEN3_MOE,
         "qwen3_vl_text": _QWEN3,
-        "qwen3_vl_moe_text": _QWEN3,
+        "qwen3_vl_moe_text": _QWEN3_MOE,
         "mimo": Traits(out_bias=False),
-        "gpt_oss": Traits(sinks=True, router_bias=True, expert_bias=True, bias_default=True),
-        "minimax_m2": Traits(qkv_bias=False, out_bias=False, qk_norm="full"),
-        "glm4_moe": Traits(out_bias=False, qk_norm="key"),
+        "gpt_oss": Traits(sinks=True, router_bias=True, expert_bias=True, bias_default=True, mixture=True),
+        "minimax_m2": Traits(qkv_bias=False, out_bias=False, qk_norm="full", mixture=True),
+        "glm4_moe": Traits(out_bias=False, qk_norm="key", mixture=True),
         "step3p7": Traits(qk_norm="head", head_gate=True, exact=False),
         "step3p5": Traits(qk_norm="head", head_gate=True, exact=False),
         "phi3": Traits(False, False),
         "granite": Traits(),
-        "granitemoe": Traits(),
+        "granitemoe": Traits(mixture=True),
         "smollm3": Traits(),
         "ernie4_5": Traits("use_bias", "use_bias", "use_bias"),
         "olmo2": Traits(qk_norm="full"),
-        "olmoe": Traits(qk_norm="full"),
+        "olmoe": Traits(qk_norm="full", mixture=True),
         "seed_oss": Traits(out_bias="attention_out_bias"),
         "glm4": Traits(out_bias=False, norms=4),
-        "glm4_moe_lite": Traits(),
+        "glm4_moe_lite": Traits(mixture=True),
         "cohere": Traits(norms=1, tie=True),
         "stablelm": Traits("use_qkv_bias", False, norm_arrays=2),
         "starcoder2": Traits("use_bias", "use_bias", "use_bias", True, norm_arrays=2, tie=True, gated_mlp=False),
