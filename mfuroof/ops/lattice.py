@@ -115,9 +115,19 @@ def prefill_grid(batch: I64, new_tokens: I64, latency_s: F64, *, monotone: bool,
     if monotone:
         isotonic(_launch_part(grid, lengths), launch)
         rate = np.maximum(grid - launch[:, None], 0.0) / lengths
+        rate = np.where(lengths <= LAUNCH_BOUND_TOKENS, _least_from_here_on(rate), rate)
         isotonic_grid(rate, MAX_ROUNDS, TOLERANCE)
         grid = launch[:, None] + np.maximum(rate, 0.0) * lengths
     return PrefillGrid(launch, grid, source)
+
+
+def _least_from_here_on(rate: F64) -> F64:
+    """Return the smallest of each row's values from a column on.
+
+    Noise of 0.2 us over one to eight tokens is a large time *per token*, which regression would spread over longer
+    prompts: 128 tokens of an 8B model on A100 came out 57 % dear. Longer prompts know the rate better.
+    """
+    return np.ascontiguousarray(np.minimum.accumulate(rate[:, ::-1], axis=1)[:, ::-1])
 
 
 def _launch_part(grid: F64, lengths: F64) -> F64:
