@@ -62,6 +62,7 @@ ENGINES = MappingProxyType(
                 step_overhead_s=0.4e-3,
                 sequence_overhead_s=8e-6,
             ),
+            EngineProfile("own", "own"),  # kernels as `mfuroof collect` found them; nothing around them
             # Before CUDA graphs, fused kernels and split-KV attention. Fitted to 38 points of BLOOM-176B on eight H100
             # (vLLM of 2023), the only data there is: 2.0 % mean error on decode steps, 9.5 % on prefill, in sample.
             EngineProfile(

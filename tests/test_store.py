@@ -14,10 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mfuroof.errors import InputError, MissingTableError, TableFormatError, UnknownNameError
-from mfuroof.ingest import write
-from mfuroof.ingest.quality import beaten_rows
-from mfuroof.ingest.write import write_table
-from mfuroof.tables import schema, store
+from mfuroof.tables import schema, store, write
+from mfuroof.tables.quality import beaten_rows
+from mfuroof.tables.write import write_table
 
 THREE_ENGINES = ("b200_sxm", "b300_sxm", "h100_sxm", "h200_sxm")
 ONE_ENGINE = ("a100_sxm", "l40s", "rtx_pro_6000_server")

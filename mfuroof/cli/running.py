@@ -48,8 +48,8 @@ def stoppable() -> Iterator[Callable[[Advance], Advance]]:
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Advance]:
-    """Show steps done, rate and remaining time on a terminal; nothing elsewhere."""
+def progress_bar(title: str, *, rate: bool = True) -> Iterator[Advance]:
+    """Show steps done, their rate if wanted and the remaining time on a terminal; nothing elsewhere."""
     terminal = console(stderr=True)
     if not terminal.is_terminal:
         yield lambda done, total: None
@@ -71,7 +71,8 @@ def progress_bar(title: str) -> Iterator[Advance]:
         def render(self, task: Task) -> Text:
             return Text(f"{(task.finished_speed or task.speed or 0) / 1e6:.1f} M steps/s")
 
-    columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), Rate(), TimeRemainingColumn())
+    rates = (Rate(),) if rate else ()
+    columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), *rates, TimeRemainingColumn())
     with Progress(*columns, console=terminal, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
