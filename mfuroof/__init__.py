@@ -6,11 +6,13 @@ reads. The names below are the public interface; each is imported when it is fir
 ============================  ==================================================================
 bind and evaluate             `StepEvaluator`, `StepBatch`, `StepResult`, `CostParams`, `Parallel`
 many configurations           `Sweep`, `run_sweep`, `sweep_batches`, `predict_steps`
+questions to results          `queries`
 under load                    `serving`
 models and GPUs               `ModelConfig`, `get_model`, `known_models`, `Hardware`, `get_hardware`
-measured tables               `load_tables`, `load_bench_data`, `audit`, `Source`
-capacity, calibration         `kv_capacity`, `calibrate`
-precision as a choice         `quant`
+measured tables               `load_tables`, `load_bench_data`, `audit`, `audit_tables`, `Source`
+capacity, calibration         `kv_capacity`, `calibrate`, `calibrate_table`, `Calibration`
+precision as a choice         `quant`, `RuntimePrecision`
+where to invest               `sensitivity`
 ============================  ==================================================================
 """
 
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from mfuroof._version import __version__
 
 if TYPE_CHECKING:
-    from mfuroof import lookup, quant, serving
+    from mfuroof import lookup, plots, quant, queries, sensitivity, serving
     from mfuroof.batch import StepBatch
     from mfuroof.breakdown import StepResult
     from mfuroof.calibration import Calibration, Measured, calibrate
@@ -35,12 +37,16 @@ if TYPE_CHECKING:
     from mfuroof.models import ModelConfig, get_model, known_models
     from mfuroof.parallel import Parallel
     from mfuroof.params import CostParams
+    from mfuroof.precision import RuntimePrecision
     from mfuroof.predict import predict_serving, predict_steps
+    from mfuroof.predict.calibrate import calibrate_table
+    from mfuroof.repairs import monotone_repairs
     from mfuroof.step import StepEvaluator
     from mfuroof.sweep import Sweep, run_sweep, sweep_batches
+    from mfuroof.tables.quality_audit import audit_tables
     from mfuroof.tables.store import load_tables
 
-_SUBMODULES = ("lookup", "quant", "serving")
+_SUBMODULES = ("lookup", "plots", "quant", "queries", "sensitivity", "serving")
 _HOMES = {
     "Calibration": "calibration",
     "CapacityParams": "capacity",
@@ -53,13 +59,16 @@ _HOMES = {
     "MfuroofWarning": "errors",
     "ModelConfig": "models",
     "Parallel": "parallel",
+    "RuntimePrecision": "precision",
     "Source": "core.sources",
     "StepBatch": "batch",
     "StepEvaluator": "step",
     "StepResult": "breakdown",
     "Sweep": "sweep",
     "audit": "mfu_database",
+    "audit_tables": "tables.quality_audit",
     "calibrate": "calibration",
+    "calibrate_table": "predict.calibrate",
     "get_hardware": "hardware",
     "get_model": "models",
     "known_hardware": "hardware",
@@ -68,6 +77,7 @@ _HOMES = {
     "load_bench_data": "mfu_database",
     "load_catalogue": "hardware",
     "load_tables": "tables.store",
+    "monotone_repairs": "repairs",
     "predict_serving": "predict",
     "predict_steps": "predict",
     "run_sweep": "sweep",
@@ -86,6 +96,7 @@ __all__ = [
     "MfuroofWarning",
     "ModelConfig",
     "Parallel",
+    "RuntimePrecision",
     "Source",
     "StepBatch",
     "StepEvaluator",
@@ -93,7 +104,9 @@ __all__ = [
     "Sweep",
     "__version__",
     "audit",
+    "audit_tables",
     "calibrate",
+    "calibrate_table",
     "get_hardware",
     "get_model",
     "known_hardware",
@@ -103,10 +116,14 @@ __all__ = [
     "load_catalogue",
     "load_tables",
     "lookup",
+    "monotone_repairs",
+    "plots",
     "predict_serving",
     "predict_steps",
     "quant",
+    "queries",
     "run_sweep",
+    "sensitivity",
     "serving",
     "sweep_batches",
 ]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mfuroof._html import Share, html_table
 from mfuroof._types import F64, U8
 from mfuroof.batch import StepBatch
 from mfuroof.core.sources import Source
 from mfuroof.costs.base import RESOURCES, BoundCost
 from mfuroof.costs.uncertainty import relative_half_width
 from mfuroof.errors import MfuroofError
-from mfuroof.units import MS
+from mfuroof.units import GB, MS, TERA
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -143,6 +144,31 @@ class StepResult:
         except ImportError as error:
             raise MfuroofError("to_pandas needs pandas; install it, or use to_arrow") from error
         return self.to_arrow().to_pandas()
+
+    def _repr_html_(self) -> str:
+        n = len(self)
+        if n == 0:
+            return html_table("StepResult of 0 steps", (), ())
+        total = float(self.step_time_s[0])
+        rows = [
+            [name, f"{time[0] / MS:.4f}", Share(time[0] / total if total > 0 else 0.0), *self._work(name)]
+            for name, time in self.op_time_s.items()
+        ]
+        rows.append(["step", f"{total / MS:.4f}", "", "", ""])
+        t = self.step_time_s
+        many = f" of {n:,} steps, {t.min() / MS:.4g} to {t.max() / MS:.4g} ms; step 0"
+        title = f"StepResult{many if n > 1 else ''}"
+        source = Source(int(self.source[0])).name.lower()
+        note = f"bound: {self.bound_names[0]}, source: {source}, {self.distance_octaves[0]:.2f} octaves from data"
+        return html_table(title, ("component", "time [ms]", "share", "TFLOP/GPU", "GB/GPU"), rows, notes=[note])
+
+    def _work(self, name: str) -> tuple[str, str]:
+        """Return FLOPs and bytes of a component of the first step, scaled; dashes where the cost does not tell."""
+        flops, moved = self.op_flops.get(name), self.op_bytes.get(name)
+        return (
+            "-" if flops is None else f"{flops[0] / TERA:,.3f}",
+            "-" if moved is None else f"{moved[0] / GB:,.3f}",
+        )
 
     def __repr__(self) -> str:
         n = len(self)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1] / "mfuroof"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "units", "_types", "_version"),
     ("core",),
-    ("_boundary", "_files"),
+    ("_boundary", "_files", "_html", "expressions"),
     ("precision",),
     ("hardware", "models", "parallel", "params", "engines", "batch", "tables.schema", "tables.compiled"),
     ("lookup",),
@@ -23,8 +23,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("costs",),
     ("breakdown", "capacity"),
     ("step",),
-    ("calibration", "sensitivity", "serving", "embedding", "regime"),
-    ("sweep", "predict", "validate"),
+    ("calibration", "repairs", "sensitivity", "serving", "embedding", "regime"),
+    ("sweep", "predict"),
+    ("queries", "validate"),
     ("ingest", "adapters", "collect", "plots", "quant"),
     ("cli",),
     ("",),  # the package itself hands names on

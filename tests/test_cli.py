@@ -201,6 +201,22 @@ def test_shell_completion_of_the_program(tmp_path: Path) -> None:
     assert shown.returncode == 0 and "complete -o default" in shown.stdout
 
 
+@pytest.mark.parametrize("columns", ["40", "60", "120"])
+def test_a_narrow_terminal_cuts_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    out = run(capsys, "kv", "meta-llama/Llama-3.1-70B", "--gpu", GPU, "--tp", "2,8", "--seq-len", "8192")
+    heads = ("weights GiB", "beside GiB", "KV tokens", "KV blocks", "sequences", "fits")
+    assert all(head in out for head in heads)
+    room = kv_capacity("meta-llama/Llama-3.1-70B", GPU, [2, 8], seq_len=8192)
+    assert all(f"{n:,} " in out for n in (*room.kv_capacity_tokens, *room.num_kv_blocks, *room.max_sequences))
+    assert out.count(" yes") == 2 and "of the memory" in " ".join(out.split())
+    listed = run(capsys, "models", "--sizes").splitlines()
+    assert listed[0].split() == ["model", "params_B", "active_B", "weights_GB", "KV_KiB/token", "layers"]
+    assert not any("\x1b" in line for line in listed)  # no colours where there is no terminal
+
+
 # ---------------------------------------------------------------------------------------------------- step
 
 

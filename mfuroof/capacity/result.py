@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mfuroof._html import html_table
 from mfuroof._types import F64, I64
 from mfuroof.capacity.inputs import Inputs
 from mfuroof.units import GIB, KIB
@@ -99,12 +100,23 @@ class KvCapacity:
         names = {"kv_dtype", "weight_dtype"}
         return pa.table({k: pa.array(v, pa.string()) if k in names else pa.array(v) for k, v in columns.items()})
 
-    def __repr__(self) -> str:
+    @property
+    def _title(self) -> str:
+        return f"KvCapacity of {self.model or 'a model'} on {self.hardware}, blocks of {self.block_size} tokens"
+
+    def _rows(self) -> list[dict[str, str]]:
         columns = self.to_dict()
-        rows = [
-            _cells({name: column[i] for name, column in columns.items()}) for i in range(min(self.tp_size.size, _SHOWN))
-        ]
-        title = f"KvCapacity of {self.model or 'a model'} on {self.hardware}, blocks of {self.block_size} tokens"
+        shown = range(min(self.tp_size.size, _SHOWN))
+        return [_cells({name: column[i] for name, column in columns.items()}) for i in shown]
+
+    def _repr_html_(self) -> str:
+        rows = self._rows()
+        more = [f"... {self.tp_size.size - _SHOWN} more"] if self.tp_size.size > _SHOWN else []
+        head = list(rows[0]) if rows else []
+        return html_table(self._title, head, [list(row.values()) for row in rows], words=(), notes=more)
+
+    def __repr__(self) -> str:
+        rows, title = self._rows(), self._title
         if not rows:
             return f"{title}: empty"
         table = [list(rows[0]), *([row[name] for name in rows[0]] for row in rows)]

@@ -6,7 +6,32 @@ from typing import Annotated
 
 import typer
 
-from mfuroof.cli import audit, export, gpus, ingest, kv, lookup, models, predict, quant, step, sweep, warmup
+from mfuroof.cli import (
+    audit,
+    best,
+    calibrate,
+    collect,
+    compare_tables,
+    crossover,
+    describe,
+    export,
+    gpus,
+    ingest,
+    invest,
+    kv,
+    largest,
+    lookup,
+    models,
+    plot,
+    predict,
+    quant,
+    serve,
+    shards,
+    step,
+    sweep,
+    validate,
+    warmup,
+)
 from mfuroof.cli.command import add_command
 
 __all__ = ["app"]
@@ -44,9 +69,31 @@ def root(
     """Declare what needs no command; ``--debug`` is read in `mfuroof.cli.main` wherever it stands."""
 
 
-for module in (step, sweep, lookup, kv, gpus, models, audit, export, warmup):
+COMMANDS = (
+    step,
+    invest,
+    serve,
+    sweep,
+    best,
+    describe,
+    largest,
+    crossover,
+    lookup,
+    kv,
+    gpus,
+    models,
+    audit,
+    validate,
+    calibrate,
+    collect,
+    compare_tables,
+    export,
+    warmup,
+)
+
+for module in COMMANDS:
     name = module.__name__.rpartition(".")[2]
-    add_command(app, name, getattr(module, name), module.EXAMPLES)
+    add_command(app, name.replace("_", "-"), getattr(module, name), module.EXAMPLES)
 
 for title, name, function, lines in (
     ("Convert measurements of other projects.", "ingest", ingest.aiconfigurator, ingest.EXAMPLES),
@@ -59,3 +106,5 @@ for title, name, function, lines in (
     app.add_typer(group, name=name)
 
 app.add_typer(quant.app, name="quant")
+app.add_typer(plot.app, name="plot")
+app.add_typer(shards.app, name="shards")

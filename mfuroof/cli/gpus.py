@@ -63,28 +63,12 @@ def _print_all(devices: list[Hardware]) -> None:
         )
         for gpu in devices
     ]
-    print_table("", ("gpu", "bf16", "fp8", "fp4", "TB/s", "GiB", "link GB/s", "tables"), rows)
-    print("rates: dense, 1e12 FLOP/s; link: one direction; tables: kernel measurements are embedded")
+    print_table("", ("gpu", "bf16", "fp8", "fp4", "TB/s", "GiB", "link", "tables"), rows)
+    print("rates: dense, 1e12 FLOP/s; TB/s, GiB: memory; link: GB/s in")
+    print("one direction; tables: kernel measurements are embedded")
 
 
 def _print_one(gpu: Hardware) -> None:
-    from mfuroof.units import GB, GIB, TB, TERA
+    from mfuroof.hardware.describe import rows, title
 
-    def sources(key: str) -> str:
-        return "; ".join(gpu.sources.get(key, ()))
-
-    pairs = [(f"{d} TFLOP/s", f"{r / TERA:g}", f"peak_flops_per_s.{d}") for d, r in gpu.peak_flops_per_s.items()]
-    pairs += [
-        ("HBM TB/s", f"{gpu.hbm_bytes_per_s / TB:g}", "hbm_bytes_per_s"),
-        ("HBM GiB", f"{gpu.hbm_bytes / GIB:.2f}", "hbm_bytes"),
-        ("link GB/s", f"{gpu.nvlink_bytes_per_s / GB:g}", "nvlink_bytes_per_s"),
-        ("linked GPUs", str(gpu.num_nvlink_gpus), "num_nvlink_gpus"),
-        ("network GB/s", f"{gpu.network_bytes_per_s / GB:g}", "network_bytes_per_s"),
-        ("PCIe GB/s", f"{gpu.pcie_bytes_per_s / GB:g}", "pcie_bytes_per_s"),
-        ("SMs", str(gpu.num_sms or "-"), "num_sms"),
-        ("power W", "-" if gpu.tdp_w is None else f"{gpu.tdp_w:g}", "tdp_w"),
-    ]
-    made = " ".join(t for t in (gpu.vendor, gpu.arch) if t)
-    tables = "embedded" if gpu.tables else "none embedded"
-    rows = [(label, value, sources(key)) for label, value, key in pairs]
-    print_table(f"{gpu.name} ({made}), kernel tables: {tables}", ("figure", "value", "source"), rows, numbers=(1,))
+    print_table(title(gpu), ("figure", "value", "source"), rows(gpu), numbers=(1,))

@@ -10,7 +10,7 @@ import typer
 from mfuroof.cli import options as o
 from mfuroof.cli.output import print_json, print_table
 
-__all__ = ["EXAMPLES", "lookup"]
+__all__ = ["EXAMPLES", "lookup", "pairs_of"]
 
 EXAMPLES = (
     "mfuroof lookup gemm --gpu h100_sxm dtype=bf16 n=4096 k=4096 m=1:1024:x2",
@@ -44,7 +44,7 @@ def lookup(
     """
     from mfuroof.cli.lookups import bench_lookup, kernel_lookup
 
-    queries = _pairs(at or [])
+    queries = pairs_of(at or [])
     if data is None:
         answer = kernel_lookup(family, queries, gpu, engine, rule or "linear", outside)
     else:
@@ -55,7 +55,14 @@ def lookup(
         print_table(answer.title, answer.head, answer.rows(), numbers=range(len(answer.head)))
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
+def pairs_of(texts: list[str]) -> dict[str, str]:
+    """Return KEY=VALUE arguments as a mapping.
+
+    Raises
+    ------
+    InputError
+        No pair, or a key given twice.
+    """
     from mfuroof._boundary import Problems
 
     problems = Problems()

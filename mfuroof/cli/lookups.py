@@ -5,27 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mfuroof._boundary import Problems, choice
 from mfuroof.core.sources import Source
-from mfuroof.errors import InputError, MissingTableError, Problem, UnknownNameError
+from mfuroof.errors import InputError, Problem, UnknownNameError
 from mfuroof.sweep.axes import axis_values
 from mfuroof.units import US
 
-if TYPE_CHECKING:
-    from mfuroof.tables.store import KernelTables
+__all__ = ["Answer", "bench_lookup", "kernel_lookup", "key_value"]
 
-__all__ = ["Answer", "bench_lookup", "kernel_lookup"]
-
-AXES = {"gemm": ("m", "k", "n")}
-"""Columns a lookup varies over, where they are not just the counts that end the key."""
-COUNTS = ("batch_size", "new_tokens", "kv_len", "tokens", "elements")
 BENCH_FAMILIES = ("gemm", "attn_prefill", "attn_decode", "mla_prefill", "mla_decode", "grouped_gemm")
 """Families of an MFU folder that have a lookup method."""
-_SHOWN = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +86,14 @@ def kernel_lookup(family: str, given: dict[str, str], gpu: str, engine: str, rul
     """
     from mfuroof import lookup as rules
     from mfuroof.hardware import get_hardware
-    from mfuroof.tables.compile import compile_1d, compile_2d, compile_sites
+    from mfuroof.ops.slices import axes_of, slice_of
     from mfuroof.tables.schema import family as family_of
     from mfuroof.tables.store import load_tables
 
     spec = family_of(family)
     device = get_hardware(gpu)
     tables = load_tables(device.tables or device.name, engine)
-    axes = AXES.get(family) or tuple(k for k in spec.keys if k in COUNTS)
+    axes = axes_of(family)
     for key in given:
         if key not in spec.keys:
             raise UnknownNameError(f"key column of {family}", key, spec.keys)
@@ -109,47 +102,28 @@ def kernel_lookup(family: str, given: dict[str, str], gpu: str, engine: str, rul
         if axis not in given:
             problems.add(axis, "nothing", "a value or a range", f"Add {axis}=...")
     problems.raise_if_any()
-    fixed = {key: _key(spec.column(key).kind, key, value) for key, value in given.items() if key not in axes}
-    rows, where = _matching(tables, family, fixed, [key for key in spec.keys if key not in axes])
-    columns = [rows[axis] for axis in axes]
-    if family == "gemm":
-        table: Any = compile_sites(columns[0], columns[1], columns[2], rows["latency_s"])
-    elif len(axes) == 1:
-        table = compile_1d(axes[0], columns[0], rows["latency_s"])
-    else:
-        table = compile_2d((axes[0], axes[1]), columns[0], columns[1], rows["latency_s"])
+    fixed = {key: key_value(spec.column(key).kind, key, value) for key, value in given.items() if key not in axes}
+    found = slice_of(tables, family, axes, **fixed)
     points = [g.ravel() for g in np.meshgrid(*(axis_values(a, given[a]) for a in axes), indexing="ij")]
-    found = rules.read(table, *points, rule=rule, outside=outside, details=True)
+    answer = rules.read(found.table, *points, rule=rule, outside=outside, details=True)
+    where = ", ".join(f"{key}={value}" for key, value in found.where.items())
     title = f"{family} of {tables.gpu} ({tables.engine}), {where}, {rule}"
-    return Answer(title, dict(zip(axes, points, strict=True)), "latency_s", *found)
+    return Answer(title, dict(zip(axes, points, strict=True)), "latency_s", *answer)
 
 
-def _key(kind: str, key: str, text: str) -> Any:
+def key_value(kind: str, key: str, text: str) -> Any:
+    """Return the value of a key column from its text.
+
+    Raises
+    ------
+    InputError
+        The column holds numbers and this is none.
+    """
     if kind == "name":
         return text
     if not text.isdigit():
         raise InputError(Problem(key, repr(text), "one whole number"))
     return int(text)
-
-
-def _matching(tables: KernelTables, family: str, fixed: dict[str, Any], keys: list[str]) -> tuple[dict[str, Any], str]:
-    """Return the rows that have the fixed keys; a key left out is filled in where only one value remains."""
-    from mfuroof.ops.select import holdings
-
-    rows = tables.family(family, **fixed)
-    chosen = dict(fixed)
-    for key in keys:
-        there = rows.column(key).unique().to_pylist()
-        if key not in fixed and len(there) > 1:
-            options = ", ".join(map(str, sorted(there)))
-            raise InputError(Problem(key, "nothing", f"one of {options}", f"Add {key}=..."))
-        chosen[key] = there[0] if there else None
-    where = ", ".join(f"{key}={value}" for key, value in chosen.items() if value is not None)
-    if not rows.num_rows:
-        sought = f"{family} of {tables.gpu} ({tables.engine}) with {', '.join(f'{k}={v}' for k, v in fixed.items())}"
-        have = holdings(tables, family, *fixed)
-        raise MissingTableError(sought, [*have[:_SHOWN], *(["..."] if len(have) > _SHOWN else [])])
-    return {name: rows.column(name).to_numpy() for name in rows.column_names if name not in keys}, where
 
 
 def bench_lookup(

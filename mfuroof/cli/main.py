@@ -48,11 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             pipe = isinstance(end, BrokenPipeError) or isinstance(end.__context__, BrokenPipeError)
             if pipe:  # the reader has seen enough, for instance head
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
-            return 0 if pipe else DEFECT
+                return 0
+            return _exit_code(end)
         except Exception as error:
             if debug:
                 traceback.print_exc()
             return _report(error)
+
+
+def _exit_code(end: BaseException) -> int:
+    """Return what `sys.exit` was called with: shell completion ends that way."""
+    code = getattr(end, "code", DEFECT)
+    return 0 if code is None else code if isinstance(code, int) else DEFECT
 
 
 def _run(arguments: list[str]) -> int:

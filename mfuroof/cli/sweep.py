@@ -1,59 +1,100 @@
-"""``mfuroof sweep``: millions of step shapes into one Parquet file, and what was found."""
+"""``mfuroof sweep``: millions of shapes or loads into Parquet or a few best rows, and what was found."""
 
 from __future__ import annotations
 
 import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mfuroof.cli import options as o
-from mfuroof.cli.output import count, print_json, print_table
+from mfuroof.cli import sweep_options as s
+from mfuroof.cli.output import print_json
 from mfuroof.cli.running import progress_bar, stoppable
-
-if TYPE_CHECKING:
-    from mfuroof.sweep import SweepSummary
+from mfuroof.errors import InputError, Problem
 
 __all__ = ["EXAMPLES", "sweep"]
 
 EXAMPLES = (
     "mfuroof sweep meta-llama/Llama-3.1-70B --gpu h100_sxm --tp 1,2,4,8",
-    "mfuroof sweep Qwen/Qwen3-32B --gpu h100_sxm,h200_sxm --decode-batch 1:64",
-    "mfuroof sweep Qwen/Qwen3-8B --gpu l40s --weight-dtype own,fp8 -o q.parquet",
+    "mfuroof sweep Qwen/Qwen3-32B --gpu h100_sxm,h200_sxm --out folder",
+    "mfuroof sweep Qwen/Qwen3-8B --gpu l40s --best tokens_per_s_per_gpu",
+    "mfuroof sweep --cases cases.csv --infeasible drop --out q.parquet",
 )
-
-
-def _range(option: str, what: str) -> Any:
-    return typer.Option(option, help=what, metavar="RANGE", rich_help_panel="Step shapes")
 
 
 def sweep(
     context: typer.Context,
     model: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(metavar="MODEL", help="Models, or paths of configs.", autocompletion=o.complete_model),
-    ],
-    gpu: Annotated[str, typer.Option("--gpu", help="GPUs, comma-separated.", autocompletion=o.complete_gpu)],
-    tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel ranks.", metavar="RANGE")] = "1",
-    engine: Annotated[str, typer.Option("--engine", help="Engines, comma-separated.")] = "vllm",
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", help="GPUs, comma-separated.", autocompletion=o.complete_gpu)
+    ] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="Engines, comma-separated; vllm.")] = None,
+    zipped: s.Zip = None,
+    where: s.Where = None,
+    cases: s.Cases = None,
+    tp: Annotated[str | None, s.degree("--tp", "Tensor-parallel ranks; 1.")] = None,
+    pp: Annotated[str | None, s.degree("--pp", "Pipeline stages; 1.")] = None,
+    ep: Annotated[str | None, s.degree("--ep", "Expert-parallel ranks; 1.")] = None,
+    dp: Annotated[str | None, s.degree("--dp", "Attention data-parallel ranks; 1.")] = None,
     weight_dtype: Annotated[
-        str, typer.Option("--weight-dtype", help="Weight formats, comma-separated; own is the checkpoint's.")
-    ] = "own",
+        str | None, typer.Option("--weight-dtype", help="Weight formats, comma-separated; own is the checkpoint's.")
+    ] = None,
     kv_dtype: Annotated[
-        str, typer.Option("--kv-dtype", help="KV-cache formats, comma-separated; own is the checkpoint's.")
-    ] = "own",
-    decode_batch: Annotated[str, _range("--decode-batch", "Decode requests of a step.")] = "1:256",
-    decode_context: Annotated[str, _range("--decode-context", "Tokens each has in the KV cache.")] = "1024:32768:+1024",
-    prefill_batch: Annotated[str, _range("--prefill-batch", "Prefill requests of a step.")] = "1",
-    prefill_tokens: Annotated[str, _range("--prefill-tokens", "New tokens of each; 0: decode only.")] = "0:8192:+256",
-    prefill_context: Annotated[str, _range("--prefill-context", "Tokens each has in the KV cache.")] = "0",
-    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write.")] = Path("steps.parquet"),
+        str | None, typer.Option("--kv-dtype", help="KV-cache formats, comma-separated; own is the checkpoint's.")
+    ] = None,
+    attention_dtype: Annotated[
+        str | None, typer.Option("--attention-dtype", help="Formats of the attention arithmetic, comma-separated.")
+    ] = None,
+    moe_dtype: Annotated[
+        str | None, typer.Option("--moe-dtype", help="Formats of the routed experts, comma-separated.")
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option("--precision", metavar="PRESETS", help="Runtime presets, comma-separated: own,dynamic-fp8."),
+    ] = None,
+    decode_batch: Annotated[str | None, s.shape("--decode-batch", "Decode requests of a step; 1:256.")] = None,
+    decode_context: Annotated[
+        str | None, s.shape("--decode-context", "Tokens each has in the KV cache; 1024:32768:+1024.")
+    ] = None,
+    prefill_batch: Annotated[str | None, s.shape("--prefill-batch", "Prefill requests of a step; 1.")] = None,
+    prefill_tokens: Annotated[
+        str | None, s.shape("--prefill-tokens", "New tokens of each, 0 for decode only; 0:8192:+256.")
+    ] = None,
+    prefill_context: Annotated[str | None, s.shape("--prefill-context", "Tokens each has in the KV cache; 0.")] = None,
+    input_len: Annotated[str | None, s.load("--input-len", "Prompt tokens of a request.")] = None,
+    output_len: Annotated[str | None, s.load("--output-len", "Generated tokens of a request.")] = None,
+    concurrency: Annotated[str | None, s.load("--concurrency", "Requests in flight; 1:256:x2.")] = None,
+    cached_prefix: Annotated[str | None, s.load("--cached-prefix", "Prompt tokens that a prefix cache holds.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="FILE.parquet, or a folder of partitions that resumes; steps.parquet."),
+    ] = None,
     detail: Annotated[str, typer.Option("--detail", help="Columns: times, bound or components.")] = "bound",
     infeasible: Annotated[
-        str, typer.Option("--infeasible", help="Models that do not fit their GPUs: keep (with a warning) or drop.")
+        str, typer.Option("--infeasible", help="What cannot run or does not fit: keep (with a reason) or drop.")
     ] = "keep",
-    threads: Annotated[int | None, typer.Option("--threads", help="Threads; all processors.")] = None,
+    best: s.Best = None,
+    top: s.Top = 1,
+    pareto: s.ParetoOf = None,
+    histogram: s.HistogramOf = None,
+    by: s.By = "",
+    having: s.Having = None,
+    threads: s.Threads = None,
+    shard: s.ShardOf = None,
+    dask_workers: s.DaskWorkers = None,
+    scheduler: s.Scheduler = None,
+    restart: s.Restart = False,
+    verify: s.Verify = False,
+    partition_rows: s.PartitionRows = None,
+    max_rows: s.MaxRows = None,
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
@@ -61,18 +102,26 @@ def sweep(
     memory_utilization: o.MemoryUtilization = 0.9,
     json: o.Json = False,
 ) -> None:
-    """Price every combination of models, GPUs, ranks and step shapes.
+    """Price every combination of models, GPUs, ranks, precisions and step shapes or loads.
 
     A RANGE is 8, 1,2,4, 1:64 (every number), 0:8192:+512 (add), 1:512:x2 (multiply), 0:8192:lin17 or 1:8192:log14
-    (evenly or geometrically spaced points), or several of them with commas between. The file appears under its name,
-    in place of an older one, when it is complete. The defaults give 270,336 shapes for each model, GPU and rank count.
+    (evenly or geometrically spaced points), or several of them with commas between. The defaults give 270,336 shapes
+    for each model, GPU and rank count.
+
+    FILE.parquet appears under its name, in place of an older one, when it is complete. A folder is filled partition
+    by partition: after a kill, a full disk or a lost connection the same command goes on where it was. With --best,
+    --pareto or --histogram the rows are reduced as they come and never written, and a folder keeps the results.
     """
     from mfuroof.cli.costs import cost_and_params
-    from mfuroof.sweep import Sweep, run_sweep
+    from mfuroof.cli.sweep_reduce import reductions_of
+    from mfuroof.sweep import Sweep
+    from mfuroof.sweep.size import check_size
+    from mfuroof.sweep.space import Space
 
     family, params = cost_and_params(cost, preset, missing)
+    kept = reductions_of(best, top, pareto, histogram, by, having)
     definition = Sweep(
-        model,
+        model or None,
         gpu,
         tp,
         engine=engine,
@@ -87,69 +136,109 @@ def sweep(
         tables=tables,
         params=params,
         memory_utilization=memory_utilization,
+        pp_size=pp,
+        ep_size=ep,
+        dp_size=dp,
+        attention_dtype=attention_dtype,
+        moe_dtype=moe_dtype,
+        runtime=precision,
+        input_len=input_len,
+        output_len=output_len,
+        concurrency=concurrency,
+        cached_prefix_len=cached_prefix,
+        together=zipped or (),
+        table=cases,
+        where=where or (),
     )
-    with stoppable() as guard, progress_bar("sweep") as advance:
-        summary = run_sweep(
-            definition,
-            out,
-            detail=detail,  # type: ignore[arg-type]
-            infeasible=infeasible,  # type: ignore[arg-type]
-            threads=threads,
-            progress=guard(advance),
-            command=shlex.join(["mfuroof", *context.obj]),
-        )
+    check_size(Space(definition), not kept, max_rows)
+    given: dict[str, Any] = {"detail": detail, "infeasible": infeasible, "threads": threads}
+    given["command"] = shlex.join(["mfuroof", *context.obj])
+    single = out is not None and out.suffix == ".parquet"
+    spread = {"--shard": shard, "--dask-workers": dask_workers, "--scheduler": scheduler}
+    spread |= {"--restart": restart or None, "--verify": verify or None, "--partition-rows": partition_rows}
+    asked = next((name for name, value in spread.items() if value is not None), "")
+    needless = kept and asked in ("--dask-workers", "--scheduler")
+    if asked and (single or (out is None and not needless)):
+        found = f"--out {out}" if single else "no folder"
+        raise InputError(Problem(asked, found, "a folder of partitions", "Add --out FOLDER, without a suffix."))
+    if single and kept:
+        raise InputError(Problem("--out", str(out), "a folder for the results", "Leave the suffix out."))
+    folder = None if single or out is None else out
+    with stoppable() as guard, _cluster(dask_workers, scheduler) as client, progress_bar("sweep") as advance:
+        given["progress"] = guard(advance)
+        more: dict[str, Any] = {"shard": shard, "cluster": client, "restart": restart, "partition_rows": partition_rows}
+        if kept:
+            _reduce(definition, kept, folder, json, {**given, **more})
+        elif folder is not None:
+            _write(definition, folder, json, {**given, **more, "verify": verify})
+        else:
+            _single(definition, out or Path("steps.parquet"), json, given)
+
+
+def _single(definition: Any, out: Path, json: bool, given: dict[str, Any]) -> None:
+    from mfuroof.cli.sweep_report import print_summary
+    from mfuroof.sweep import run_sweep
+
+    summary = run_sweep(definition, out, **given)
     if json:
         print_json(summary.to_dict())
     else:
-        _print(summary, out)
+        print_summary(summary, f", written to {out}")
 
 
-def _print(summary: SweepSummary, out: Path) -> None:
-    from mfuroof.costs.base import RESOURCES
-    from mfuroof.units import MS
+def _write(definition: Any, folder: Path, json: bool, given: dict[str, Any]) -> None:
+    from mfuroof.cli.sweep_report import print_summary
+    from mfuroof.sweep import write_sweep
 
-    print(f"{count(summary.rows)} steps in {summary.seconds:.2f} s, written to {out}")
-    best, fastest, shares = [], [], []
-    for name, case in zip(_names(summary), summary.cases, strict=True):
-        if case.best is None or case.fastest is None:
-            continue
-        star = "*" if case.best.fits is False else ""
-        rate = count(case.best.tokens_per_s_per_gpu) + star
-        best.append((name, rate, f"{case.best.step_time_s / MS:.2f}", _shape(case.best.shape)))
-        fastest.append((name, f"{case.fastest.step_time_s / MS:.2f}", _shape(case.fastest.shape)))
-        fit = "-" if case.rows_that_fit is None else f"{case.rows_that_fit / case.rows:.0%}"
-        shares.append((name, *(f"{share:.0%}" for share in case.bound_shares.values()), fit))
-    print()
-    print_table("Highest throughput", ("case", "tokens/s/GPU", "time_ms", "step"), best)
-    if any(row[1].endswith("*") for row in best):
-        print("* no step of this case fits into GPU memory")
-    print()
-    print_table("Fastest step", ("case", "time_ms", "step"), fastest)
-    print("step: decode requests x context + prefill requests x new tokens")
-    if shares and len(shares[0]) > 2:
-        print()
-        print_table("Share of steps by what binds them, and that fit", ("case", *RESOURCES, "fit"), shares)
-    unanswered = sum(case.rows_without_answer for case in summary.cases)
-    if unanswered:
-        print(f"{count(unanswered)} steps have no answer (NaN): no table covers them")
-    for case in summary.cases:
-        if case.rows == 0:
-            print(f"not priced: {case.case.title}: {case.reason}")
-    if summary.best is not None and summary.best.best is not None:
-        print()
-        print(f"best: {summary.best.case.title}, {count(summary.best.best.tokens_per_s_per_gpu)} tokens/s per GPU")
+    with _resumable(folder):
+        summary = write_sweep(definition, folder, **given)
+    if json:
+        print_json(summary.to_dict() | {"partitions": summary.partitions})
+    else:
+        print_summary(summary, f", {summary.partitions} partitions in {folder}")
 
 
-def _names(summary: SweepSummary) -> list[str]:
-    """Name each case by what differs between cases."""
-    labels = [case.case.labels for case in summary.cases]
-    differing = [key for key in labels[0] if len({row[key] for row in labels}) > 1] or ["gpu"]
-    prefix = {"tp_size": "tp", "kv_dtype": "kv "}
-    return [" ".join(f"{prefix.get(key, '')}{row[key]}" for key in differing) for row in labels]
+def _reduce(definition: Any, kept: dict[str, Any], folder: Path | None, json: bool, given: dict[str, Any]) -> None:
+    from mfuroof.cli.output import count
+    from mfuroof.cli.sweep_report import print_result
+    from mfuroof.sweep import reduce_sweep
+
+    with _resumable(folder):
+        reduced = reduce_sweep(definition, kept, folder, **given)
+    summary = reduced.summary
+    if json:
+        results = {name: table.to_pylist() for name, table in reduced.tables.items()}
+        print_json(summary.to_dict() | {"results": results})
+        return
+    where = "" if folder is None else f", {', '.join(f'{name}.parquet' for name in kept)} in {folder}"
+    if given["shard"] is not None:
+        where = f", kept in {folder}: run all shards, then the command without --shard"
+    print(f"{count(summary.rows)} rows in {summary.seconds:.2f} s{where}")
+    if summary.partitions_done_before:
+        print(f"{summary.partitions_done_before} of {summary.partitions} partitions were done before")
+    for name, table in reduced.tables.items():
+        print_result(name, table, tuple(kept[name].by))
 
 
-def _shape(shape: dict[str, int]) -> str:
-    text = f"{shape['decode_batch']}x{shape['decode_context']}"
-    if shape["prefill_batch"] and shape["prefill_new_tokens"]:
-        text += f"+{shape['prefill_batch']}x{shape['prefill_new_tokens']}"
-    return text
+@contextmanager
+def _cluster(workers: int | None, address: str | None) -> Iterator[Any]:
+    """Yield a client of the cluster that is asked for; None for none."""
+    if workers is not None and address is not None:
+        raise InputError(Problem("--scheduler", "--dask-workers as well", "one of them"))
+    if workers is None and address is None:
+        yield None
+        return
+    from mfuroof.sweep.cluster import connected, local_cluster
+
+    with local_cluster(workers) if workers is not None else connected(str(address)) as client:
+        yield client
+
+
+@contextmanager
+def _resumable(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is not None:
+            print(f"mfuroof: what is done is kept in {folder}; the same command goes on", file=sys.stderr)
+        raise

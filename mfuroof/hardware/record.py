@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mfuroof._boundary import Problems
+from mfuroof._html import html_table
 from mfuroof.hardware._checks import MAX_RATE, check_text, clean_capability, clean_peaks, clean_sources, scaled_number
 from mfuroof.hardware.rates import lane_of, native_lane, rate_of
 from mfuroof.units import GB, GIB, TB, TERA
@@ -198,6 +199,11 @@ class Hardware:
         problems.raise_if_any()
         peaks = {d: rate for d, rate in rates.items() if rate > 0}
         return cls(name=name, peak_flops_per_s=peaks, **scaled, **fields)
+
+    def _repr_html_(self) -> str:
+        from mfuroof.hardware.describe import rows, title
+
+        return html_table(title(self), ("figure", "value", "source"), rows(self), words=(0, 2))
 
     def __repr__(self) -> str:
         rates = " ".join(f"{d} {rate / TERA:g}" for d, rate in self.peak_flops_per_s.items())

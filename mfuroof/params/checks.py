@@ -97,6 +97,7 @@ _SWITCHES = (
     "engine_habits",
     "engine_overheads",
     "static_scales",
+    "pcie_peer_access",
     "prefix_launch_kept",
     "prefix_kv_floor",
     "prefill_extra_kernels",

@@ -30,6 +30,7 @@ def aiconfigurator() -> CostParams:
         static_scales=False,
         gemm_neighbours=4,
         collective="first",
+        pcie_peer_access=True,
     )
 
 

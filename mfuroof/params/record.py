@@ -39,6 +39,9 @@ class CostParams:
     collective
         Of the measured implementations of a collective take the ``"fastest"`` at each size, or the ``"first"``
         (the engine's own kernel where it has one).
+    pcie_peer_access
+        GPUs without a fast link between them read each other's memory over PCIe, as in the tables' hosts. False: the
+        host does not let them (`mfuroof.ops.comm`), which is the rule in virtual machines and for GeForce cards.
     sequence_overhead_s
         Added for each sequence that emits a token. [s]
     kernel_time_factor
@@ -158,6 +161,7 @@ class CostParams:
     engine_overheads: bool = True
     static_scales: bool = True
     collective: Literal["fastest", "first"] = "fastest"
+    pcie_peer_access: bool = False
     sequence_overhead_s: float = 0.0
     kernel_time_factor: float = 1.0
     elementwise_bandwidth_efficiency: float = 0.8
