@@ -1,10 +1,11 @@
 """Accuracy of step and serving estimates on measured data, beside what other systems reach.
 
-    python benchmarks/accuracy.py FOLDER [--json OUT] [--no-holdout]
+    python benchmarks/accuracy.py FOLDER [--json OUT] [--plot FOLDER] [--no-holdout]
 
 FOLDER holds measured tables; those that are not there are skipped: silicon_dev.csv (serving points),
 servingsim_requests_dev.csv and blis_requests_dev.csv (traces), blis_experiments_dev.csv (runs), blis_steps_dev.csv
-(decode steps).
+(decode steps). The hold-outs choose everything that was fitted (step and sequence overheads of the engines, launches
+and request overheads of the serving view) without the model or the GPU that is judged.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from mfuroof.errors import MfuroofWarning
 from mfuroof.validate import (
     PEERS,
+    PeerScore,
     Report,
-    leave_one_out,
+    leave_each_out,
     validate_requests,
     validate_runs,
     validate_serving,
@@ -38,11 +41,19 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "runs": (("model",),),
     "steps": (("phase", "batch"),),
 }
+
+
+@cache
+def held_out(path: Path) -> dict[str, Report]:
+    """Return both hold-outs of a table from one set of predictions."""
+    return leave_each_out(path, ("model", "gpu"))
+
+
 Check = tuple[str, str, str, Callable[[Path], Report]]
 CHECKS: tuple[Check, ...] = (
     ("serving points, in sample", "serving", "silicon_dev.csv", validate_serving),
-    ("serving points, leave one model out", "held out", "silicon_dev.csv", lambda p: leave_one_out(p, "model")),
-    ("serving points, leave one GPU out", "held out", "silicon_dev.csv", lambda p: leave_one_out(p, "gpu")),
+    ("serving points, leave one model out", "held out", "silicon_dev.csv", lambda p: held_out(p)["model"]),
+    ("serving points, leave one GPU out", "held out", "silicon_dev.csv", lambda p: held_out(p)["gpu"]),
     ("trace replay, vLLM on RTX PRO 6000", "traces", "servingsim_requests_dev.csv", validate_requests),
     (
         "trace replay, vLLM on H100",
@@ -55,13 +66,33 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-def peers_text() -> str:
-    """Return what others reach, one line each."""
-    lines = [f"{'others':<34}{'TPOT mean':>10}{'median':>8}{'TTFT median':>13}  rows"]
-    for p in PEERS:
+def beside(title: str, report: Report) -> PeerScore:
+    """Return a report of serving points in the form in which those of others are listed."""
+    tpot, ttft = report.score("tpot"), report.score("ttft")
+    rows = f"{title}: {tpot.count - tpot.failed} of {tpot.count} answered"
+    return PeerScore("mfuroof", rows, tpot.mean, tpot.median, ttft.median)
+
+
+def peers_text(ours: Sequence[PeerScore]) -> str:
+    """Return what we and others reach, one line each."""
+    lines = [f"{'system':<34}{'TPOT mean':>10}{'median':>8}{'TTFT median':>13}  rows"]
+    for p in (*ours, *PEERS):
         figures = ["-" if x is None else f"{x:.1%}" for x in (p.tpot_mean, p.tpot_median, p.ttft_median)]
         lines.append(f"{p.system:<34}{figures[0]:>10}{figures[1]:>8}{figures[2]:>13}  {p.rows}")
     return "\n".join(lines)
+
+
+def picture(report: Report, by: str, title: str, folder: Path) -> None:
+    """Write predictions over measurements as a PNG file named after the check."""
+    from mfuroof.cli.validate import draw
+    from mfuroof.plots.save import save_figure
+    from mfuroof.plots.style import pyplot_of
+
+    pyplot_of().switch_backend("agg")  # no window
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = draw(report, by, title=title)
+    print(f"written: {save_figure(figure, folder / (title.replace(',', '').replace(' ', '-') + '.png'))}")
+    pyplot_of().close(figure)
 
 
 def main() -> None:
@@ -69,10 +100,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the measured tables lie")
     parser.add_argument("--json", type=Path, help="write all scores to this file")
+    parser.add_argument("--plot", type=Path, help="draw predictions against measurements into this folder")
     parser.add_argument("--no-holdout", action="store_true", help="leave out the checks that refit constants")
     options = parser.parse_args()
     warnings.simplefilter("ignore", MfuroofWarning)  # rows that do not fit are counted in the report
     out: dict[str, Any] = {"peers": [p._asdict() for p in PEERS]}
+    ours: list[PeerScore] = []
     for title, kind, name, check in CHECKS:
         path = options.folder / name
         if not path.exists() or (options.no_holdout and kind == "held out"):
@@ -81,7 +114,11 @@ def main() -> None:
         report = check(path)
         print(f"\n== {title} ({name}, {time.perf_counter() - start:.1f} s)\n{report.to_text(*GROUPS[kind])}")
         out[title] = report.to_dict(*GROUPS[kind])
-    print("\n" + peers_text())
+        if kind in ("serving", "held out"):
+            ours.append(beside(title, report))
+        if options.plot and len(report) > 1:
+            picture(report, GROUPS[kind][0][0], title, options.plot)
+    print("\n" + peers_text(ours))
     if options.json:
         options.json.write_text(json.dumps(out, indent=1), encoding="utf-8")
 

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from mfuroof._types import F64
 from mfuroof.serving.scheduler import Scheduler
-from mfuroof.serving.steps import Load, Steps, cut_prompts
+from mfuroof.serving.steps import Levels, Load, Steps, cut_prompts
 
 __all__ = ["Cycle", "cycle"]
 
+_HALVINGS = 20
 _CROWDED = 0.8
 """The token budget is said to bind where prompts alone would fill this share of the steps of a cycle."""
 
@@ -55,9 +56,12 @@ def cycle(load: Load, others: F64, policy: Scheduler, steps: Steps, *, overhead_
     rate, behind, crowded = _rates(load, others, policy, decode_steps, lag)
     decoding = np.minimum(rate * decode_steps, others)
     cut = cut_prompts(load, policy, decoding)
+    low = np.floor(decoding)
     busy = np.maximum(-np.expm1(-rate), rate / cut.most)
+    if not (closed or policy.mixes):
+        busy = np.maximum(_pauses(rate, busy, steps.levels(load, cut, np.ones_like(low), low, 1)), rate / cut.most)
     together = np.where(rate > 0, rate / np.maximum(busy, 1e-300), 1.0)
-    whole, low = np.floor(together), np.floor(decoding)
+    whole = np.floor(together)
     at = steps.levels(load, cut, whole, low, 3)
 
     def between(rows: F64, level: int) -> F64:
@@ -96,9 +100,29 @@ def cycle(load: Load, others: F64, policy: Scheduler, steps: Steps, *, overhead_
             passing, tpot = mean + more, tpot - lag * more / np.maximum(decode_steps, 1e-300)
         wait = np.maximum(present * lag * passing, overhead_s + present * (lag - 0.5) * passing)
     else:
-        wait = overhead_s + present * (lag - 1.0 + 0.5 * met) * mean
+        each = 1.0 if policy.mixes else 1.0 / (1.0 + busy + cuts)  # steps of prompts alone stand between the others
+        wait = overhead_s + present * ((lag - 1.0) * each + 0.5 * met) * mean
     wait = wait + behind * (decode + cut.room / load.new_tokens * prompt)
     return Cycle(wait, prefill, tpot / per_step, own, between(at.last, 1), decoding + 1.0, crowded)
+
+
+def _pauses(rate: F64, least: F64, at: Levels) -> F64:
+    """Return steps of prompts alone per decode step, where prompts come first and ``rate`` arrive per decode step.
+
+    A step of t seconds is followed by one of prompts if something arrives in it, with 1 - exp(-a t) at a arrivals per
+    second. So those of p seconds come in rows of exp(a p), a row behind 1 - exp(-a d) of the decode steps of d seconds:
+    n = (1 - exp(-a d)) exp(a p), where a = rate / (d + n p) and p grows with rate / n prompts that share a step.
+    """
+    decode, more = at.decode[0], at.more[0]
+    alone = np.maximum(at.several[0] - more, 0.0)
+    low, high = np.minimum(least, rate), np.maximum(rate, least)
+    for _ in range(_HALVINGS):
+        n = 0.5 * (low + high)
+        arrivals = rate / np.maximum(decode + n * alone + rate * more, 1e-300)
+        step = alone + more * rate / np.maximum(n, 1e-300)
+        short = -np.expm1(-arrivals * decode) * np.exp(np.minimum(arrivals * step, 50.0)) > n
+        low, high = np.where(short, n, low), np.where(short, high, n)
+    return 0.5 * (low + high)
 
 
 def _mean_square(steps: list[tuple[F64, F64]]) -> F64:

@@ -11,6 +11,7 @@ from mfuroof._boundary import Problems
 from mfuroof._types import F64, U8, freeze
 from mfuroof.serving.burst import burst
 from mfuroof.serving.cycle import Cycle, cycle
+from mfuroof.serving.eviction import evictions
 from mfuroof.serving.inputs import Inputs, serving_inputs
 from mfuroof.serving.lengths import Lengths
 from mfuroof.serving.memory import cache_tokens
@@ -182,20 +183,41 @@ def _load(inputs: Inputs, spread: Lengths) -> Load:
 
 
 def _places(inputs: Inputs, load: Load, policy: Scheduler, cache: float) -> Places:
-    """Return how many requests an engine holds at a time; the cache holds a shared prefix once for all of them."""
+    """Return how many requests an engine holds at a time; the cache holds a shared prefix once for all of them.
+
+    Where room for all that a request may become is reserved, that is the mean number whose lengths in turn do not add
+    up to more than the cache: the sum over n of P(n lengths <= cache).
+    """
     whole = load.new_tokens + load.output_len
     mean = load.new_tokens + 0.5 * load.output_len * (1.0 + load.variation**2)
-    by_cache = np.floor((cache - load.prefix) / (whole if policy.reserves_output else mean))
+    ratio = np.maximum((cache - load.prefix) / (whole if policy.reserves_output else mean), 0.0)
+    by_cache = np.floor(ratio)
+    if policy.reserves_output:
+        by_cache = np.minimum(by_cache, _admitted(ratio, load.variation))
     limit = np.where(by_cache < inputs.max_num_seqs, Limit.KV_CACHE, Limit.MAX_NUM_SEQS).astype(np.uint8)
     limit[load.prefix + whole > cache] = Limit.DOES_NOT_FIT
     return Places(np.maximum(np.minimum(by_cache, inputs.max_num_seqs), 1.0), mean, limit)
+
+
+def _admitted(ratio: F64, variation: F64) -> F64:
+    """Return how many requests of varying length fit a cache of ``ratio`` mean lengths, in the mean.
+
+    The normal distribution function is taken by the logistic one of slope 1.702, right to 0.01.
+    """
+    spread = np.maximum(variation * np.sqrt(np.maximum(ratio, 1.0)), 1e-9)
+    nearest = np.floor(ratio)
+    around = nearest + np.arange(-2, 4)[:, None]
+    chance = 1.0 / (1.0 + np.exp(-np.clip(1.702 * (ratio + 1e-6 - around) / spread, -500.0, 500.0)))
+    some = np.maximum(nearest - 3.0, 0.0) + np.where(around > 0, chance, 0.0).sum(axis=0)
+    return np.where(spread > 1.0, np.maximum(ratio - 0.5, 1.0), some)
 
 
 def _closed(load: Load, held: F64, places: Places, policy: Scheduler, steps: Steps, waves: float) -> Flow:
     """Return the flow where ``held`` requests are always in the system.
 
     The first of ``waves`` requests of each client is one burst. Those that find no place wait: once the loop turns,
-    for (held - running) / running cycles; at the start, the first find places free.
+    for (held - running) / running cycles; at the start, the first find places free. Those that a full cache throws out
+    have their first token: their wait, and what is computed again for them, slow the tokens behind it.
     """
     running = np.minimum(held, places.most)
     state = cycle(load, running - 1.0, policy, steps, overhead_s=policy.request_overhead_s, closed=True)
@@ -210,8 +232,14 @@ def _closed(load: Load, held: F64, places: Places, policy: Scheduler, steps: Ste
         paused = (end - start) / np.maximum(gaps, 1.0)
         ttft, tpot = np.where(together, start, ttft), np.where(together, state.decode_step_s + paused, tpot)
     ttft = first * start + (1.0 - first) * ttft
-    turn = (ttft + gaps * tpot) / running
     waiting = held - running
+    for_room = np.where(places.limit == Limit.KV_CACHE, waiting, 0.0)
+    thrown_out = evictions(load, policy, running, for_room)
+    tpot = tpot + thrown_out.again * np.maximum(state.tpot_s - state.decode_step_s, 0.0)
+    turn = (ttft + gaps * tpot) / running
+    paused = np.where(gaps > 0, thrown_out.paused, 0.0)
+    tpot = tpot + turn * paused / np.maximum(gaps, 1.0)
+    waiting = waiting - paused
     queue = turn * waiting * ((1.0 - first) + first * waiting / (2.0 * held))
     return Flow(ttft + queue, queue, tpot, ttft + queue + gaps * tpot, running, waiting, state)
 
@@ -229,10 +257,14 @@ def _open(load: Load, rate: F64, places: Places, policy: Scheduler, steps: Steps
         return state, state.wait_s + state.prefill_s + gaps * state.tpot_s
 
     low, high = np.zeros_like(rate), places.most
-    at_limit = at(high)[1]
+    state, at_limit = at(high)
+    endless = np.where(places.limit == Limit.KV_CACHE, np.inf, 0.0)
+    again = evictions(load, policy, high, endless).again
+    at_limit = at_limit + gaps * again * np.maximum(state.tpot_s - state.decode_step_s, 0.0)
     before, short = low, rate * at(low)[1]
     full = rate * at_limit >= high
-    running = np.where(full, high, high * short / np.maximum(short - rate * at_limit + high, 1e-300))
+    spare = np.where(full, 1.0, short - rate * at_limit + high)  # positive where there is room
+    running = np.where(full, high, high * np.where(full, 0.0, short) / spare)
     for trial in range(_TRIALS):
         state, total = at(running)
         excess = rate * total - running
@@ -279,6 +311,7 @@ def _result(
         "output_tokens_per_s_per_gpu": rate * load.output_len / gpus,
         "tokens_per_s_per_gpu": rate * (prompt + load.output_len) / gpus,
         "running_batch": running,
+        "max_running_batch": places.most * lanes,
         "decode_batch": flow.state.decoding,
         "decode_context": load.context,
         "decode_step_s": flow.state.decode_step_s,
@@ -292,4 +325,5 @@ def _result(
         name: freeze(np.where(missing & (name not in given), np.nan, column)).reshape(inputs.shape)
         for name, column in columns.items()
     }
-    return ServingResult(evaluator=evaluator, limit=freeze(limit, np.uint8).reshape(inputs.shape), **shaped)
+    codes = (freeze(c, np.uint8).reshape(inputs.shape) for c in (limit, places.limit))
+    return ServingResult(evaluator, **shaped, **dict(zip(("limit", "first_limit"), codes, strict=True)))

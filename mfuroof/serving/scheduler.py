@@ -116,6 +116,23 @@ measurements (benchmarks/accuracy.py holds models and GPUs out); everything else
 """
 
 
+_ALSO = MappingProxyType(
+    {
+        "own": SCHEDULERS["vllm"],  # kernels of your own, served as vLLM would
+        # Before chunked prefill: prompts alone and first, and what is thrown out is computed from its start.
+        "vllm_2023": Scheduler(
+            mixes=False,
+            chunks=False,
+            keeps_evicted=False,
+            max_batch_tokens=2560,
+            max_num_seqs=256,
+            request_overhead_s=0.008,
+        ),
+    }
+)
+"""Engines that are known by their kernels; how these are served is assumed, not compared with measurements."""
+
+
 def scheduler_of(engine: str) -> Scheduler:
     """Return the scheduler of an engine.
 
@@ -124,7 +141,7 @@ def scheduler_of(engine: str) -> Scheduler:
     UnknownNameError
         No engine of that name.
     """
-    found = SCHEDULERS.get(engine)
+    found = SCHEDULERS.get(engine) or _ALSO.get(engine)
     if found is None:
-        raise UnknownNameError("engine", engine, tuple(SCHEDULERS))
+        raise UnknownNameError("engine", engine, (*SCHEDULERS, *_ALSO))
     return found

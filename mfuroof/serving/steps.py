@@ -12,7 +12,7 @@ from mfuroof.serving.scheduler import Scheduler
 from mfuroof.serving.speculative import Speculation
 from mfuroof.step import StepEvaluator
 
-__all__ = ["Load", "PromptSteps", "Steps", "cut_prompts"]
+__all__ = ["Levels", "Load", "PromptSteps", "Steps", "cut_prompts"]
 
 
 class Load(NamedTuple):

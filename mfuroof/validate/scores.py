@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mfuroof._html import html_table
 from mfuroof._types import F64
 from mfuroof.errors import UnknownNameError
 
@@ -171,6 +172,15 @@ class Report:
             table[f"{name}_predicted"], table[f"{name}_measured"] = pa.array(predicted), pa.array(measured)
         table["error"] = pa.array([text or None for text in self.errors], pa.string())
         return pa.table(table)
+
+    def _repr_html_(self) -> str:
+        head = ("metric", "rows", "failed", "mean", "median", "p95", "p99", "bias")
+        rows = []
+        for metric in self.metrics:
+            s = self.score(metric)
+            rows.append([metric, s.count, s.failed, *(f"{x:.1%}" for x in (s.mean, s.median, s.p95, s.p99, s.bias))])
+        note = f"{len(self)} rows, {self.answered:.1%} answered; errors relative to the measurement"
+        return html_table("Predicted against measured", head, rows, notes=[note])
 
     def __repr__(self) -> str:
         return self.to_text()

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from mfuroof.batch import StepBatch
-from mfuroof.errors import MfuroofError
+from mfuroof._types import F64
+from mfuroof.errors import InputError, Problem
 from mfuroof.params import CostParams
+from mfuroof.predict import predict_steps
 from mfuroof.units import MS
 from mfuroof.validate.scores import Report, batch_bins
-from mfuroof.validate.setups import Setups
 from mfuroof.validate.tables import Columns
 
 __all__ = ["validate_steps"]
 
-_SHAPE = ("decode_batch", "decode_context", "prefill_batch", "prefill_new_tokens", "prefill_context")
+_MEANS = ("decode_context", "prefill_context")
+"""Columns that may hold means of several requests, which are rounded. [tokens]"""
 
 
 def validate_steps(table: Any, *, cost: str = "kernels", params: CostParams | None = None) -> Report:
@@ -25,9 +28,8 @@ def validate_steps(table: Any, *, cost: str = "kernels", params: CostParams | No
     Parameters
     ----------
     table
-        Path, Arrow table or mapping with one row a step: ``model, gpu, engine, tp, ...`` as in `validate_serving`,
-        the uniform shape ``decode_batch, decode_context, prefill_batch, prefill_new_tokens, prefill_context`` (those
-        that are there; 0 otherwise) and the measured ``step_time_s``. BLIS's step tables (``step_cycle_ms,
+        Path, Arrow table or mapping with one row a step: the columns of `predict_steps` and the measured
+        ``step_time_s`` (or ``step_time_ms``, or with ``measured_`` before it). BLIS's step tables (``step_cycle_ms,
         num_decode, kv_tokens_in_use``) are recognised; of those, pure decode steps that are no outliers count.
     cost, params
         As in `StepEvaluator`.
@@ -35,7 +37,8 @@ def validate_steps(table: Any, *, cost: str = "kernels", params: CostParams | No
     Returns
     -------
     Report
-        Metric ``step``; columns model, gpu, phase (decode, prefill, mixed), batch.
+        Metric ``step``; columns model, gpu, engine, phase (decode, prefill, mixed), batch. A row that cannot be
+        predicted has an error text and counts as failed.
 
     Raises
     ------
@@ -45,26 +48,63 @@ def validate_steps(table: Any, *, cost: str = "kernels", params: CostParams | No
     columns = Columns(table)
     if "step_cycle_ms" in columns:
         columns = _blis_steps(columns)
-    columns.need("model", "gpu", "step_time_s")
-    setups = Setups(columns, cost, params)
-    shape = {name: np.nan_to_num(columns.number(name, 0.0)) for name in _SHAPE}
-    predicted = np.full(len(columns), np.nan)
-    errors = [""] * len(columns)
-    for setup, rows in setups.groups().items():
-        try:
-            batch = StepBatch.uniform(**{name: np.rint(values[rows]) for name, values in shape.items()})
-            predicted[rows] = setups.evaluator(setup).step_time(batch)
-        except MfuroofError as error:
-            for i in rows:
-                errors[i] = f"{type(error).__name__}: {error}"
-    prefill, decode = shape["prefill_batch"] * shape["prefill_new_tokens"] > 0, shape["decode_batch"] > 0
+    columns.need("model", "gpu")
+    measured = columns.seconds("step_time")
+    if not np.isfinite(measured).any():
+        there = ", ".join(columns.table.column_names)
+        raise InputError(Problem("column step_time_s", "no measured time", f"a column among {there}"))
+    priced = predict_steps(_whole(columns), cost=cost, params=params)
+    predicted = np.array([np.nan if t is None else t for t in priced.column("step_time_s").to_pylist()], np.float64)
+    decode, prefill = _requests(columns, "decode"), _requests(columns, "prefill")
+    phases = np.where(prefill > 0, np.where(decode > 0, "mixed", "prefill"), np.where(decode > 0, "decode", "empty"))
     groups = {
         "model": np.array([m.split("/")[-1] for m in columns.text("model")], dtype=object),
         "gpu": columns.text("gpu"),
-        "phase": np.where(prefill & decode, "mixed", np.where(prefill, "prefill", "decode")),
-        "batch": batch_bins(shape["decode_batch"] + shape["prefill_batch"]),
+        "engine": columns.text("engine", "vllm"),
+        "phase": phases,
+        "batch": batch_bins(decode + prefill),
     }
-    return Report({"step": (predicted, columns.number("step_time_s"))}, groups, errors)
+    return Report({"step": (predicted, measured)}, groups, [e or "" for e in priced.column("error").to_pylist()])
+
+
+def _whole(columns: Columns) -> pa.Table:
+    """Return the table as `predict_steps` reads it."""
+    table = columns.table
+    if "attention_dp" in columns and "dp" not in columns:
+        table = table.rename_columns(["dp" if n == "attention_dp" else n for n in table.column_names])
+    for name in _MEANS:
+        if name in columns and pa.types.is_floating(table.column(name).type):
+            rounded = np.rint(columns.number(name))
+            at = table.column_names.index(name)
+            table = table.set_column(at, name, pa.array(rounded, mask=np.isnan(rounded)))
+    return table
+
+
+def _requests(columns: Columns, phase: str) -> F64:
+    """Return how many requests of a phase each step has."""
+    lists = "decode_contexts" if phase == "decode" else "prefill_tokens"
+    if lists in columns:
+        return np.array([_length(v) for v in columns.table.column(lists).to_pylist()], np.float64)
+    if phase == "decode":
+        return np.nan_to_num(_counts(columns, "decode_batch"))
+    present = np.nan_to_num(_counts(columns, "prefill_new_tokens")) > 0
+    batch = _counts(columns, "prefill_batch")
+    return np.where(present, np.where(np.isnan(batch), 1.0, batch), 0.0)
+
+
+def _counts(columns: Columns, name: str) -> F64:
+    """Return a column of numbers, NaN for what is none: `predict_steps` says what is wrong with those."""
+    try:
+        return columns.number(name)
+    except InputError:
+        return np.full(len(columns), np.nan)
+
+
+def _length(value: Any) -> int:
+    try:
+        return len(json.loads(value) if isinstance(value, str) else value or ())
+    except (TypeError, ValueError):
+        return 0
 
 
 def _blis_steps(source: Columns) -> Columns:

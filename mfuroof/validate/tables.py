@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mfuroof._types import F64
 from mfuroof.errors import InputError, Problem, TableFormatError
+from mfuroof.units import MS
 
 __all__ = ["Columns"]
 
@@ -49,7 +50,8 @@ class Columns:
         if name not in self:
             return np.array([default] * self.length, dtype=object)
         values = self.table.column(name).to_pylist()
-        return np.array([default if v is None or v != v else str(v) for v in values], dtype=object)
+        texts = ("" if v is None or v != v else str(v).strip() for v in values)
+        return np.array([text or default for text in texts], dtype=object)
 
     def number(self, name: str, default: float = float("nan")) -> F64:
         """Return a column as float64; ``default`` where it or a value is missing.
@@ -67,6 +69,21 @@ class Columns:
         except (TypeError, ValueError) as error:
             raise InputError(Problem(f"column {name}", str(error), "numbers")) from error
         return np.where(np.isnan(column), default, column)
+
+    def seconds(self, *names: str) -> F64:
+        """Return the first of ``measured_<name>_s, measured_<name>_ms, <name>_s, <name>_ms`` there is; NaN where none.
+
+        Raises
+        ------
+        InputError
+            A value that is no number.
+        """
+        for name in names:
+            for spelling in (f"measured_{name}", name):
+                for suffix, scale in (("s", 1.0), ("ms", MS)):
+                    if f"{spelling}_{suffix}" in self:
+                        return self.number(f"{spelling}_{suffix}") * scale
+        return np.full(self.length, np.nan)
 
 
 def _table(source: Any) -> Any:
