@@ -191,6 +191,12 @@ def open_tables(
         expected = "MFU tables (load_bench_data), kernel tables (load_tables), a folder of either, or None"
         raise InputError(Problem("tables", type(tables).__name__, expected))
     reference = reference_hardware(tables, hardware)
+    if params.lookup_rule != "latency" and reference.name != hardware.name:
+        # At a seventh of the peak rate (H20 against H100) the MFU of a decode step is not the same: it is memory's.
+        missing = f"the {params.lookup_rule} rules on {hardware.name}"
+        there = (f"kernels of {tables.gpu}, whose MFU does not carry over",)
+        remedy = "Give tables= of this GPU, or take lookup_rule='latency', which holds the resource that binds"
+        raise MissingTableError(missing, there, remedy)
     made = derive(tables, model, reference, parallel, params)
     return TableSource(
         made.data, tables.gpu, hardware, reference, *policies, made.gemm_labels, made.expert_stand_ins

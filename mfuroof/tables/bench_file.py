@@ -23,7 +23,7 @@ from mfuroof.units import US
 
 __all__ = ["BenchFile", "read_bench_file"]
 
-MAX_REPORTED = 20
+MAX_REPORTED = 5
 """Problems listed of one file; the rest are counted."""
 
 
