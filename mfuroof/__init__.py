@@ -5,7 +5,7 @@ reads. The names below are the public interface; each is imported when it is fir
 
 ============================  ==================================================================
 bind and evaluate             `StepEvaluator`, `StepBatch`, `StepResult`, `CostParams`, `Parallel`
-many configurations           `Sweep`, `run_sweep`, `sweep_batches`, `predict_steps`
+many configurations           `Sweep`, `write_sweep`, `reduce_sweep`, `run_sweep`, `predict_steps`
 questions to results          `queries`
 under load                    `serving`
 models and GPUs               `ModelConfig`, `get_model`, `known_models`, `Hardware`, `get_hardware`
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mfuroof.predict.calibrate import calibrate_table
     from mfuroof.repairs import monotone_repairs
     from mfuroof.step import StepEvaluator
-    from mfuroof.sweep import Sweep, run_sweep, sweep_batches
+    from mfuroof.sweep import Sweep, reduce_sweep, run_sweep, sweep_batches, write_sweep
     from mfuroof.tables.quality_audit import audit_tables
     from mfuroof.tables.store import load_tables
 
@@ -80,8 +80,10 @@ _HOMES = {
     "monotone_repairs": "repairs",
     "predict_serving": "predict",
     "predict_steps": "predict",
+    "reduce_sweep": "sweep",
     "run_sweep": "sweep",
     "sweep_batches": "sweep",
+    "write_sweep": "sweep",
 }
 
 __all__ = [
@@ -122,10 +124,12 @@ __all__ = [
     "predict_steps",
     "quant",
     "queries",
+    "reduce_sweep",
     "run_sweep",
     "sensitivity",
     "serving",
     "sweep_batches",
+    "write_sweep",
 ]
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from mfuroof._types import I64, ArrayLike, freeze
+from mfuroof._types import F64, I64, ArrayLike, freeze
 from mfuroof.errors import InputError, Problem, UnknownNameError
 
-__all__ = ["Problems", "choice", "count_array"]
+__all__ = ["Problems", "choice", "count_array", "spread"]
 
 MAX_COUNT = 2**40
 """Largest token or request count accepted: far beyond any step, and exact in float64 with room for products."""
@@ -51,6 +51,43 @@ class Problems(list[Problem]):
             return low
         return x
 
+    def numbers(
+        self, where: str, values: Any, low: float = -math.inf, high: float = math.inf, *, open_low: bool = False
+    ) -> F64:
+        """Return a scalar or array as finite float64 in [low, high] (or (low, high]); record a problem otherwise."""
+        if math.isfinite(high):
+            expected = f"finite numbers in {'(' if open_low else '['}{low:g}, {high:g}]"
+        else:
+            expected = f"finite numbers {'above' if open_low else 'of at least'} {low:g}"
+        found = _numeric(where, values, self, expected)
+        if found is None:
+            return np.ones(())
+        array = found.astype(np.float64)
+        bad = ~(np.isfinite(array) & (array >= low) & (array <= high))
+        if open_low:
+            bad |= array == low
+        if bad.any():
+            at = int(np.flatnonzero(bad.ravel())[0])
+            self.add(f"{where}[{at}]" if array.ndim else where, float(array.ravel()[at]), expected)
+        return array
+
+
+def spread(arrays: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[int, ...]]:
+    """Return arguments broadcast against one another, flat and contiguous, and the shape they have together.
+
+    Raises
+    ------
+    InputError
+        Their shapes do not broadcast.
+    """
+    try:
+        shape = np.broadcast_shapes(*(np.shape(a) for a in arrays.values()))
+    except ValueError:
+        shapes = ", ".join(f"{name} {np.shape(a)}" for name, a in arrays.items() if np.ndim(a))
+        expected = "shapes that broadcast against one another"
+        raise InputError(Problem("arguments", f"shapes {shapes}", expected)) from None
+    return {name: np.ascontiguousarray(np.broadcast_to(a, shape)).ravel() for name, a in arrays.items()}, shape
+
 
 def _is_integral(value: Any) -> bool:
     try:
@@ -81,18 +118,8 @@ def count_array(where: str, values: ArrayLike, problems: Problems, *, minimum: i
     """
     expected = f"whole numbers in [{minimum}, 2**40]"
     empty = freeze([], np.int64)
-    if np.ma.is_masked(values):
-        problems.add(where, "masked values", expected)
-        return empty
-    try:
-        array = np.asarray(values)
-        if array.dtype == object:
-            array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        problems.add(where, f"{type(values).__name__} that is no numeric array", expected)
-        return empty
-    if array.dtype.kind not in "iufb" and array.size:
-        problems.add(where, f"dtype {array.dtype}", expected)
+    array = _numeric(where, values, problems, expected)
+    if array is None:
         return empty
     if array.dtype.kind == "f":
         bad = ~(np.isfinite(array) & (array == np.floor(array)))
@@ -108,3 +135,23 @@ def count_array(where: str, values: ArrayLike, problems: Problems, *, minimum: i
             problems.add(f"{where}[{at}]", array.ravel()[at].item(), expected)
             return empty
     return freeze(array.ravel(), np.int64)
+
+
+def _numeric(where: str, values: Any, problems: Problems, expected: str) -> np.ndarray | None:
+    """Return an array of numbers as it is; record a problem and return None where it holds anything else."""
+    if np.ma.is_masked(values):
+        problems.add(where, "masked values", expected)
+        return None
+    try:
+        array = np.asarray(values)
+        if array.dtype == object:
+            if any(isinstance(value, str | bytes) for value in array.ravel()):
+                raise TypeError  # "1" is no number here, as it is none in an array of texts
+            array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        problems.add(where, f"{type(values).__name__} that is no numeric array", expected)
+        return None
+    if array.dtype.kind not in "iufb" and array.size:
+        problems.add(where, f"dtype {array.dtype}", expected)
+        return None
+    return array

@@ -29,7 +29,10 @@ def write_atomically(path: str | Path, content: bytes) -> None:
     refuse_irregular(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(content)
+        with open(partial, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # the name must not reach the disk before the contents
         os.replace(partial, path)
     except OSError as error:
         with contextlib.suppress(OSError):  # its folder may be the very thing that is wrong

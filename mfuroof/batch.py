@@ -348,9 +348,12 @@ def _list(where: str, value: Any, expected: str) -> list[Any]:
 
 def _flat(where: str, step: ArrayLike) -> np.ndarray:
     try:
-        return np.asarray(step).ravel()
+        array = np.asarray(step)
     except ValueError:
-        raise InputError(Problem(where, repr(step)[:80], "a flat list of numbers")) from None
+        array = np.empty(())
+    if array.ndim != 1:
+        raise InputError(Problem(where, repr(step)[:80], "a flat list of numbers", "Give one list a step."))
+    return array
 
 
 def _joined(where: str, lists: Sequence[np.ndarray]) -> np.ndarray:

@@ -419,3 +419,18 @@ def test_bad_csr(columns, message):
 def test_bad_arrow(table, message):
     with pytest.raises(InputError, match=message):
         StepBatch.from_arrow(table)
+
+
+@pytest.mark.parametrize("name", UNIFORM)
+def test_texts_are_no_numbers_in_any_spelling(name):
+    for texts in (["1"], np.array(["1"], object), np.array([1, "1"], object)):
+        with pytest.raises(InputError, match=name):
+            StepBatch.uniform(**{name: texts})
+    with pytest.raises(InputError, match=name):
+        StepBatch.from_arrow(pa.table({name: ["1"]}))
+
+
+@pytest.mark.parametrize("decode", [[1, 2], [[[1, 2], [3, 4]]], [None], [[1], 2]])
+def test_a_step_is_a_flat_list(decode):
+    with pytest.raises(InputError, match=r"decode\[\d\]: found .*a flat list of numbers"):
+        StepBatch.ragged(decode=decode)

@@ -6,28 +6,34 @@ import contextlib
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import typer
 
+from mfuroof.adapters.export import FORMATS as EXPORT_FORMATS
 from mfuroof.batch import StepBatch
 from mfuroof.capacity import kv_capacity
 from mfuroof.cli import app as commands
 from mfuroof.cli import gpus, kv, lookup, main, models, step
 from mfuroof.cli.costs import PRESETS
 from mfuroof.cli.running import stoppable
+from mfuroof.engines import ENGINES
 from mfuroof.hardware import known_hardware
 from mfuroof.models import get_model, known_models
 from mfuroof.params import CostParams
-from mfuroof.step import StepEvaluator
+from mfuroof.precision import PRESETS as RUNTIME_PRESETS
+from mfuroof.step import COSTS, StepEvaluator
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, GPU = "meta-llama/Llama-3.1-8B", "h100_sxm"
@@ -172,6 +178,34 @@ def test_examples_run(capsys: pytest.CaptureFixture[str], line: str) -> None:
     assert run(capsys, *shlex.split(line)[1:])
 
 
+def options_of(command: Any, name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (command, its options by first spelling) of a command and all below it."""
+    for word, below in getattr(command, "commands", {}).items():
+        yield from options_of(below, f"{name} {word}".strip())
+    if not hasattr(command, "commands"):
+        yield name, {p.opts[0]: p for p in command.params if p.param_type_name == "option"}
+
+
+def test_options_are_spelt_alike_and_name_what_there_is() -> None:
+    programs = dict(options_of(typer.main.get_command(commands.app)))
+    assert len(programs) > 30
+    for name, options in programs.items():
+        assert "--json" in options, name
+        for option, short in (("--out", "-o"), ("--input-len", "--isl"), ("--output-len", "--osl")):
+            assert option not in options or short in options[option].opts, (name, option)
+        if "--preset" in options and "--cost" in options:
+            assert "--calibration" in options, name
+    step_options, format_option = programs["step"], programs["export"]["--format"]
+    for option, known in (
+        (step_options["--engine"], ENGINES),
+        (step_options["--preset"], [preset.replace("_", "-") for preset in PRESETS]),
+        (step_options["--cost"], COSTS),
+        (step_options["--precision"], RUNTIME_PRESETS),
+        (format_option, EXPORT_FORMATS),
+    ):
+        assert all(re.search(rf"\b{re.escape(word)}\b", option.help) for word in known), option.help
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     from mfuroof import __version__
 
@@ -197,7 +231,9 @@ def test_shell_completion_of_the_program(tmp_path: Path) -> None:
     assert offered("mfuroof gp", 1) == ["gpus"]
     assert "h100_sxm" in offered("mfuroof gpus h100", 2)
     home = os.environ | {"HOME": str(tmp_path), "SHELL": "/bin/bash"}
-    shown = subprocess.run([*command, "--show-completion", "bash"], cwd=ROOT, capture_output=True, text=True, env=home)
+    # the program asks which shell started it; `exit` keeps bash there until it has ended
+    asked = ["bash", "-c", f"{' '.join(command)} --show-completion; exit $?"]
+    shown = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, env=home)
     assert shown.returncode == 0 and "complete -o default" in shown.stdout
 
 

@@ -26,11 +26,12 @@ from mfuroof.errors import InputError, MfuroofWarning, MissingTableError, Output
 from mfuroof.hardware import Hardware
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep import Sweep, axis_values, run_sweep, sweep_batches
-from mfuroof.sweep.cases import Plan
+from mfuroof.sweep.block import Block, Column
 from mfuroof.sweep.grid import SHAPE_AXES, Grid
-from mfuroof.sweep.price import PricedChunk
 from mfuroof.sweep.sink import ParquetSink
-from mfuroof.sweep.summary import summarise
+from mfuroof.sweep.space import Space
+from mfuroof.sweep.summary import CaseSummary, summarise
+from mfuroof.sweep.view_step import _largest
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL, GPU = "meta-llama/Llama-3.1-8B", "h100_sxm"
@@ -113,7 +114,7 @@ def test_chunks_are_the_product_in_order(sizes: tuple[int, ...], chunk_rows: int
         assert len(chunk.batch) == chunk.rows
         columns = [np.broadcast_to(chunk.columns[name], chunk.rows) for name in SHAPE_AXES]
         shapes += list(zip(*(c.tolist() for c in columns), strict=True))
-        assert tuple(chunk.row(chunk.rows - 1).values()) == shapes[-1]
+        assert grid.first_row(i) == rows
         rows += chunk.rows
     assert shapes == list(itertools.product(*(axes[name].tolist() for name in SHAPE_AXES)))
     assert rows == grid.rows
@@ -194,17 +195,19 @@ def test_summary_is_that_of_the_rows() -> None:
 
 
 def test_steps_without_an_answer_are_counted_and_never_the_best() -> None:
-    sweep = Sweep(MODEL, GPU, decode_batch="1:4", decode_context=0, prefill_new_tokens=0)
-    case = Plan(sweep, "keep").bind(0)
-    assert case is not None
-    chunk = sweep.grid().chunk(0)
-    time, rate = np.array([np.nan, 2.0, 1.0, np.nan]), np.array([np.nan, 1.0, 3.0, np.nan])
-    found = summarise(PricedChunk(0, case, chunk, time, rate))
+    case = Space(Sweep(MODEL, GPU, decode_batch="1:4", decode_context=0, prefill_new_tokens=0)).cases[0]
+
+    def found_in(time: list[float], rate: list[float]) -> CaseSummary:
+        columns = {"decode_batch": Column(np.arange(1, 5)), "step_time_s": Column(np.array(time))}
+        columns |= {"rate": Column(np.array(rate)), "fits": Column(np.ones(1, bool), known=False)}
+        return summarise(Block(0, 0, 4, columns), case, "rate", "step_time_s", ("decode_batch",))
+
+    found = found_in([np.nan, 2.0, 1.0, np.nan], [np.nan, 1.0, 3.0, np.nan])
     assert (found.rows, found.rows_without_answer, found.rows_that_fit) == (4, 2, None)
     assert found.best is not None
     assert found.best.shape["decode_batch"] == 3
     assert found.fastest == found.best
-    nothing = summarise(PricedChunk(0, case, chunk, np.full(4, np.nan), np.full(4, np.nan)))
+    nothing = found_in([np.nan] * 4, [np.nan] * 4)
     assert (nothing.best, nothing.fastest, nothing.rows_without_answer) == (None, None, 4)
     assert found.merged(nothing).best == nothing.merged(found).best == found.best
 
@@ -235,6 +238,12 @@ def test_file_explains_itself(tmp_path: Path) -> None:
     assert pq.ParquetFile(path).metadata.num_row_groups == 1
 
 
+@given(st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0, float("nan")]), min_size=4, max_size=4), min_size=1))
+def test_what_binds_is_the_first_of_the_largest(rows: list[list[float]]) -> None:
+    values = np.array(rows).T.copy()
+    npt.assert_array_equal(_largest(values), np.argmax(values, axis=0))
+
+
 def test_constant_mfu_sweeps_too() -> None:
     rows = pa.Table.from_batches(list(sweep_batches(small(cost="constant_mfu"), detail="components")))
     assert {"compute_s", "memory_s"} <= set(rows.column_names)
@@ -259,11 +268,12 @@ def test_a_model_that_does_not_fit_is_kept_with_a_warning_or_dropped() -> None:
     assert "131.4 GiB" in dropped.cases[0].reason
 
 
-def test_what_cannot_be_priced_has_a_reason_and_no_rows() -> None:
+def test_what_cannot_be_priced_has_a_reason_and_no_times() -> None:
     done: list[tuple[int, int]] = []
     with pytest.warns(MfuroofWarning, match="tp3: tp_size: found 3"):
         summary = run_sweep(small(tp_size="1,3"), progress=lambda *p: done.append(p))
-    assert [case.rows for case in summary.cases] == [small().grid().rows, 0]
+    assert [case.rows for case in summary.cases] == [small().grid().rows] * 2
+    assert summary.cases[1].rows_without_answer == small().grid().rows
     assert "attention heads" in summary.cases[1].reason
     assert done[-1] == (summary.rows, summary.rows)
     assert "not priced" in repr(summary)
@@ -280,7 +290,7 @@ def test_nothing_that_can_be_priced_is_an_error(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("mfuroof.sweep.cases.StepEvaluator", unmeasured)
     with pytest.raises(MissingTableError, match="fp8"):
         run_sweep(small(), path)
-    with pytest.raises(MissingTableError, match="fp8"), pytest.warns(MfuroofWarning, match="left out"):
+    with pytest.raises(MissingTableError, match="fp8"), pytest.warns(MfuroofWarning, match="no times"):
         run_sweep(small(tp_size="1,2"), path)
     assert list(tmp_path.iterdir()) == []
 

@@ -43,7 +43,7 @@ def audit(
     ] = None,
     tp: o.Tp = 1,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the flagged rows of kernel tables: .csv or .parquet.")
+        Path | None, typer.Option("--out", "-o", help="Write the flagged rows of kernel tables: .csv or .parquet.")
     ] = None,
     info: Annotated[bool, typer.Option("--info", help="Show plain facts too, not only what is wrong.")] = False,
     fail_on: Annotated[

@@ -18,7 +18,7 @@ __all__ = ["EXAMPLES", "best"]
 EXAMPLES = (
     "mfuroof best steps.parquet --maximize tokens_per_s_per_gpu --where 'step_time_ms <= 30 and fits'",
     "mfuroof best steps.parquet --maximize tokens_per_s_per_gpu --minimize step_time_s --where fits --by gpu",
-    "mfuroof best meta-llama/Llama-3.1-70B --gpus h100_sxm,h200_sxm --tp 2,4,8 --input-len 1024 --output-len 512"
+    "mfuroof best meta-llama/Llama-3.1-70B --gpu h100_sxm,h200_sxm --tp 2,4,8 --input-len 1024 --output-len 512"
     " --tpot-limit 30ms --ttft-limit 1s --price h100_sxm=2.5,h200_sxm=3.2",
 )
 
@@ -40,11 +40,9 @@ def best(
     price: Annotated[
         list[str] | None, typer.Option("--price", help="Price of a GPU-hour, GPU=PRICE; may be repeated.")
     ] = None,
-    gpus: Annotated[
+    gpu: Annotated[
         str | None,
-        typer.Option(
-            "--gpus", "--gpu", help="GPUs, comma-separated.", autocompletion=o.complete_gpu, rich_help_panel=_MODEL
-        ),
+        typer.Option("--gpu", help="GPUs, comma-separated.", autocompletion=o.complete_gpu, rich_help_panel=_MODEL),
     ] = None,
     tp: Annotated[
         str, typer.Option("--tp", help="Tensor-parallel ranks.", metavar="RANGE", rich_help_panel=_MODEL)
@@ -96,7 +94,7 @@ def best(
     prices = prices_of("--price", price or ())
     goals = [f"{sense} {text}" for sense, text in (("max", maximize), ("min", minimize)) if text is not None]
     rows: Any = source
-    given = {"--gpus": gpus, "--input-len": input_len, "--output-len": output_len, "--concurrency": concurrency}
+    given = {"--gpu": gpu, "--input-len": input_len, "--output-len": output_len, "--concurrency": concurrency}
     given |= {"--tpot-limit": tpot_limit, "--ttft-limit": ttft_limit}
     if _is_table(source):
         _check_table_question(goals, {name for name, value in given.items() if value is not None})
@@ -151,7 +149,7 @@ def _loads(
     from mfuroof.serving import scheduler_of
     from mfuroof.sweep import Sweep
 
-    missing = [name for name in ("--gpus", "--input-len", "--output-len") if given[name] is None]
+    missing = [name for name in ("--gpu", "--input-len", "--output-len") if given[name] is None]
     if missing:
         text = f"{', '.join(missing)} left out, and {model!r} is no table"
         raise InputError(Problem("arguments", text, "a .parquet or .csv file, a folder, or a model with these options"))
@@ -159,7 +157,7 @@ def _loads(
     most = max((scheduler_of(name).max_num_seqs for name in engines), default=1)
     return Sweep(
         model,
-        given["--gpus"],
+        given["--gpu"],
         tp,
         engine=engines,
         weight_dtype=weight_dtype,

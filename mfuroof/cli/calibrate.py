@@ -23,7 +23,7 @@ def calibrate(
     source: Annotated[
         Path, typer.Argument(metavar="IN", help="CSV or Parquet table of measured steps or serving points.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Write the calibration there, as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write the calibration there, as JSON.")] = None,
     fit: Annotated[
         list[str] | None,
         typer.Option(

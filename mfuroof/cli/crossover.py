@@ -52,7 +52,7 @@ def crossover(
         list[str] | None, typer.Option("--price", help="Price of a GPU-hour, GPU=PRICE; may be repeated.")
     ] = None,
     decode_context: Annotated[
-        str, typer.Option("--decode-context", help="Tokens each request has in the KV cache.", metavar="RANGE")
+        str, typer.Option("--decode-context", help="Tokens each has in the KV cache.", metavar="RANGE")
     ] = "1024",
     most: Annotated[int, typer.Option("--most", help="Largest decode batch looked at.")] = 2048,
     engine: o.Engine = "vllm",

@@ -16,21 +16,13 @@ EXAMPLES = (
     "mfuroof export Llama-3.1-8B --gpu h100_sxm --format dynamo --out perf.npz",
     "mfuroof export Llama-3.1-70B --gpu h100_sxm --format splitwise --out p.csv",
 )
-_LIMITS = {
-    "npz": ("max_tokens", "max_context", "max_decode_batch"),
-    "dynamo": ("max_prefill_tokens", "max_context", ""),
-    "llmservingsim": ("max_tokens", "max_kv", "max_sequences"),
-    "splitwise": ("max_prompt", "", "max_batch"),
-    "vidur": ("max_tokens", "max_context", "max_batch"),
-}
-"""What the options --max-tokens, --max-context and --max-batch are called in each format."""
 
 
 def export(
     model: o.Model,
     gpu: o.Gpu,
     format: Annotated[str, typer.Option("--format", help="npz, dynamo, llmservingsim, splitwise or vidur.")],
-    out: Annotated[Path, typer.Option("--out", help="File to write; a folder for llmservingsim and vidur.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File to write; a folder for llmservingsim and vidur.")],
     tp: o.Tp = 1,
     pp: Annotated[int, typer.Option("--pp", help="Pipeline stages.")] = 1,
     ep: Annotated[int, typer.Option("--ep", help="Expert-parallel ranks.")] = 1,
@@ -41,6 +33,7 @@ def export(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    calibration: o.Calibration = None,
     weight_dtype: o.WeightDtype = None,
     kv_dtype: o.KvDtype = None,
     tables: o.Tables = None,
@@ -61,12 +54,12 @@ def export(
     format = choice("export format", format, FORMATS)
     options = {}
     given = (("--max-tokens", max_tokens), ("--max-context", max_context), ("--max-batch", max_batch))
-    for (option, value), name in zip(given, _LIMITS[format], strict=True):
+    for (option, value), name in zip(given, FORMATS[format].limits, strict=True):
         if value is not None and not name:
             raise InputError(Problem(option, str(value), f"no such limit, which format {format} does not have"))
         if value is not None:
             options[name] = value
-    family, params = cost_and_params(cost, preset, missing)
+    family, params = cost_and_params(cost, preset, missing, calibration=calibration)
     evaluator = StepEvaluator(
         model,
         gpu,

@@ -35,9 +35,9 @@ def invest(
     ] = None,
     prefill_tokens: Annotated[int, typer.Option("--prefill-tokens", help="New tokens of each prefill request.")] = 0,
     input_len: Annotated[
-        int | None, typer.Option("--input-len", "--isl", help="Tokens of a prompt: TTFT and TPOT under load.")
+        int | None, typer.Option("--input-len", "--isl", help="Prompt tokens: TTFT and TPOT under load.")
     ] = None,
-    output_len: Annotated[int, typer.Option("--output-len", "--osl", help="Tokens of an answer.")] = 256,
+    output_len: Annotated[int, typer.Option("--output-len", "--osl", help="Generated tokens.")] = 256,
     concurrency: Annotated[int, typer.Option("--concurrency", help="Clients, each with one request.")] = 1,
     improvement: Annotated[
         float, typer.Option("--improvement", help="By how much each resource is made better, 0.2 for 20 %.")
@@ -49,6 +49,7 @@ def invest(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    calibration: o.Calibration = None,
     precision: o.Precision = None,
     gemm_dtype: o.GemmDtype = None,
     kvcache_dtype: o.KvCacheDtype = None,
@@ -70,7 +71,7 @@ def invest(
     step = decode_batch is not None or prefill_batch is not None or prefill_tokens > 0
     if not step and input_len is None:
         raise InputError(Problem("what is to be faster", "nothing", "--decode-batch, --prefill-tokens or --input-len"))
-    family, params = cost_and_params(cost, preset, missing)
+    family, params = cost_and_params(cost, preset, missing, calibration=calibration)
     asked = runtime_of(precision, gemm_dtype, kvcache_dtype, attention_dtype, moe_dtype)
     runtime = asked.precision if asked else None
     evaluator = StepEvaluator(model, gpu, tp, cost=family, engine=engine, params=params, runtime=runtime)  # type: ignore[arg-type]

@@ -45,6 +45,7 @@ def largest(
     engine: o.Engine = "vllm",
     cost: o.CostName = None,
     preset: o.Preset = None,
+    calibration: o.Calibration = None,
     weight_dtype: o.WeightDtype = None,
     kv_dtype: o.KvDtype = None,
     json: o.Json = False,
@@ -71,7 +72,7 @@ def largest(
     }
     values = {name: axis_values(name, text) for name, text in texts.items() if text is not None}
     grid: dict[str, Any] = dict(zip(values, np.ix_(*values.values()), strict=True))
-    family, params = cost_and_params(cost, preset)
+    family, params = cost_and_params(cost, preset, calibration=calibration)
     evaluator = StepEvaluator(
         model,
         gpu,

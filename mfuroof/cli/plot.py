@@ -149,8 +149,8 @@ def pareto(
     gpu: Annotated[str, typer.Option("--gpu", help="GPUs, comma-separated.", autocompletion=o.complete_gpu)],
     out: Out,
     tp: Annotated[str, typer.Option("--tp", help="Tensor-parallel ranks.", metavar="RANGE")] = "1,2,4,8",
-    input_len: Annotated[int, typer.Option("--input-len", "--isl", help="Prompt of a request.")] = 1024,
-    output_len: Annotated[int, typer.Option("--output-len", "--osl", help="Tokens a request generates.")] = 256,
+    input_len: Annotated[int, typer.Option("--input-len", "--isl", help="Prompt tokens.")] = 1024,
+    output_len: Annotated[int, typer.Option("--output-len", "--osl", help="Generated tokens.")] = 256,
     concurrency: Annotated[
         str, typer.Option("--concurrency", help="Requests in flight.", metavar="RANGE")
     ] = "1:512:x2",

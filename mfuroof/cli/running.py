@@ -17,7 +17,7 @@ Advance = Callable[[int, int], None]
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[Advance], Advance]]:
-    """Let SIGINT and SIGTERM raise `KeyboardInterrupt`, so that temporary files go too.
+    """Let SIGINT, SIGTERM and a closed terminal raise `KeyboardInterrupt`, so that temporary files go too.
 
     Foreign code may swallow an exception that a signal raises in it (a callback of the compiler, a destructor), so
     this yields a function that wraps an `Advance`: the wrapped one raises it once more.
@@ -39,7 +39,11 @@ def stoppable() -> Iterator[Callable[[Advance], Advance]]:
     if threading.current_thread() is not threading.main_thread():
         yield guard
         return
-    before = [(number, signal.signal(number, stop)) for number in (signal.SIGINT, signal.SIGTERM)]
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = getattr(signal, "SIGHUP", None)
+    if hang_up is not None and signal.getsignal(hang_up) is not signal.SIG_IGN:  # nohup asks to go on
+        numbers.append(hang_up)
+    before = [(number, signal.signal(number, stop)) for number in numbers]
     try:
         yield guard
     finally:

@@ -61,6 +61,7 @@ def serve(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    calibration: o.Calibration = None,
     tables: o.Tables = None,
     weight_dtype: o.WeightDtype = None,
     kv_dtype: o.KvDtype = None,
@@ -121,7 +122,7 @@ def serve(
     from mfuroof.sweep.axes import axis_values
     from mfuroof.units import GB
 
-    family, params = cost_and_params(cost, preset, missing)
+    family, params = cost_and_params(cost, preset, missing, calibration=calibration)
     asked = runtime_of(precision, gemm_dtype, kvcache_dtype, attention_dtype, moe_dtype, kv_dtype=kv_dtype)
     if concurrency is not None and rate is not None:
         raise InputError(Problem("--concurrency, --rate", "both", "one of them"))

@@ -53,6 +53,7 @@ def validate(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    calibration: o.Calibration = None,
     memory_utilization: o.MemoryUtilization = 0.9,
     json: o.Json = False,
 ) -> None:
@@ -73,7 +74,7 @@ def validate(
 
     if out is not None:
         check_target(out, source)
-    family, params = cost_and_params(cost, preset, missing)
+    family, params = cost_and_params(cost, preset, missing, calibration=calibration)
     table = read_table(source)
     kind = kind or kind_of(Columns(table))
     with warnings.catch_warnings():  # what does not fit or is odd about a row is counted, row by row

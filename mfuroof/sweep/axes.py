@@ -23,8 +23,8 @@ SPELLINGS = "8 | 1,2,4 | 1:64 | 0:8192:+512 | 1:512:x2 | 0:8192:lin17 | 1:8192:l
 _ITEM = re.compile(r"(?P<start>\d+)(?::(?P<stop>\d+)(?::(?P<kind>\+|x|lin|log)(?P<by>\d+(?:\.\d+)?))?)?")
 
 
-def axis_values(where: str, spec: Any) -> I64:
-    """Return the values of one axis, in the order given, each once.
+def axis_values(where: str, spec: Any, *, distinct: bool = True, most: int = MAX_VALUES) -> I64:
+    """Return the values of one axis, in the order given.
 
     Parameters
     ----------
@@ -34,11 +34,15 @@ def axis_values(where: str, spec: Any) -> I64:
         A number, an array of numbers, or a text of comma-separated items: ``8``; ``1:64`` (every number);
         ``0:8192:+512`` (add 512); ``1:512:x2`` (double; any factor above 1); ``0:8192:lin17`` and ``1:8192:log14``
         (17 evenly and 14 geometrically spaced points). What falls between whole numbers is rounded.
+    distinct
+        Whether each value is taken once; False where it advances together with another axis.
+    most
+        Most values there may be.
 
     Raises
     ------
     InputError
-        No such spelling, nothing in it, a falling range, values outside [0, 2**40], or more than `MAX_VALUES`.
+        No such spelling, nothing in it, a falling range, values outside [0, 2**40], or more than ``most``.
 
     Examples
     --------
@@ -50,8 +54,10 @@ def axis_values(where: str, spec: Any) -> I64:
         spec = np.concatenate([_item(where, item) for item in spec.replace(" ", "").replace("_", "").split(",")])
     values = count_array(where, spec, problems)
     problems.raise_if_any()
-    if not 0 < values.size <= MAX_VALUES:
-        raise InputError(Problem(where, f"{values.size} values", f"1 to {MAX_VALUES} values"))
+    if not 0 < values.size <= most:
+        raise InputError(Problem(where, f"{values.size:,} values", f"1 to {most:,} values"))
+    if not distinct:
+        return values
     first = np.sort(np.unique(values, return_index=True)[1])
     return freeze(values[first], np.int64)
 
@@ -67,7 +73,7 @@ def _item(where: str, text: str) -> I64:
     _check_step(where, text, start, kind, by)
     count = _count(start, stop, kind, by)
     if count > MAX_VALUES:
-        raise InputError(Problem(where, f"{text!r}, {count} values", f"at most {MAX_VALUES}", "Take larger steps."))
+        raise InputError(Problem(where, f"{text!r}, {count:,} values", f"at most {MAX_VALUES:,}", "Take larger steps."))
     return _points(start, stop, kind, by, count)
 
 

@@ -1,35 +1,38 @@
-"""Run a sweep: chunks priced by threads, in order, into one file and a running summary."""
+"""Run a sweep into one file, or as a stream of record batches: chunks priced by threads, handed out in order."""
 
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from mfuroof._boundary import Problems, choice
+from mfuroof._boundary import Problems
 from mfuroof._version import __version__
-from mfuroof.sweep.cases import Plan
-from mfuroof.sweep.definition import CHUNK_ROWS, Sweep
+from mfuroof.sweep.ahead import ahead, thread_count
+from mfuroof.sweep.block import Block
+from mfuroof.sweep.cases import BoundCase, Plan
+from mfuroof.sweep.definition import Sweep
+from mfuroof.sweep.grid import Chunk
 from mfuroof.sweep.origin import table_provenance
-from mfuroof.sweep.price import DETAILS, PricedChunk, price
 from mfuroof.sweep.schema import Columns
 from mfuroof.sweep.sink import ParquetSink
+from mfuroof.sweep.space import Space
 from mfuroof.sweep.summary import CaseSummary, SweepSummary, summarise
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["run_sweep", "sweep_batches"]
+__all__ = ["Detail", "Infeasible", "Progress", "file_metadata", "prepared", "run_sweep", "sweep_batches", "told"]
 
 Progress = Callable[[int, int], None]
+"""Told how many rows are done, and of how many."""
+
 Detail = Literal["times", "bound", "components"]
+Infeasible = Literal["keep", "drop"]
 
 
 def run_sweep(
@@ -37,13 +40,15 @@ def run_sweep(
     output: str | Path | None = None,
     *,
     detail: Detail = "bound",
-    infeasible: Literal["keep", "drop"] = "keep",
+    infeasible: Infeasible = "keep",
     threads: int | None = None,
-    chunk_rows: int = CHUNK_ROWS,
+    chunk_rows: int | None = None,
     progress: Progress | None = None,
     command: str = "",
 ) -> SweepSummary:
-    """Price every step of a sweep, write them to one Parquet file if asked to, and return what was found.
+    """Price every row of a sweep, write them to one Parquet file if asked to, and return what was found.
+
+    One file cannot be resumed: `write_sweep` writes a folder of partitions, of which none is lost.
 
     Parameters
     ----------
@@ -52,18 +57,18 @@ def run_sweep(
     output
         Parquet file; it appears under this name when it is complete. None writes nothing.
     detail
-        ``"times"``: step time, throughput and whether the requests fit; ``"bound"``: also the binding resource, the
-        worst source and the largest distance to data; ``"components"``: also the time of every component.
+        ``"times"``: times, throughput and whether the requests fit; ``"bound"``: also the binding resource, the
+        worst source and the largest distance to data; ``"components"``: also the time of every component of a step.
     infeasible
-        Whether a model that does not fit its GPUs is priced all the same (``"keep"``, with a warning) or left out
-        (``"drop"``). What cannot be priced at all (heads that do not divide, no tables) has no rows either way, and
-        its reason in the summary.
+        ``"keep"``: the rows of a case that cannot be priced (heads that do not divide, no tables) have no times, those
+        of one that does not fit have, and ``reason`` says what is wrong. ``"drop"``: they are left out, and so are
+        rows whose requests do not fit.
     threads
         Threads that price chunks; None for as many as there are processors. The results are the same bits.
     chunk_rows
-        Most steps priced at a time by one thread. [steps]
+        Most rows priced at a time by one thread; None for what suits caches. [rows]
     progress
-        Called with the number of steps done and of all steps, after each chunk.
+        Called with the number of rows done and of all rows, after each chunk.
     command
         Command line to note in the file.
 
@@ -82,113 +87,96 @@ def run_sweep(
     8192
     """
     began = time.perf_counter()
-    plan, columns = _prepared(sweep, detail, infeasible)
+    plan, columns = prepared(sweep, detail, infeasible, chunk_rows)
+    workers = thread_count(threads)
+    plan.require_one()
     found: dict[int, CaseSummary] = {}
     with ExitStack() as stack:
-        sink, schema = None, columns.schema(_metadata(plan, command))
+        sink, schema = None, columns.schema(file_metadata(sweep) | {"mfuroof.command": command})
         if output is not None:
             sink = stack.enter_context(ParquetSink(output, schema))
-        for priced, part in _priced(plan, detail, threads, chunk_rows, progress):
-            found[priced.number] = found[priced.number].merged(part) if priced.number in found else part
-            if sink is not None:
-                sink.write(columns.batch(priced, schema))
-    return SweepSummary(
-        tuple(_with_reason(plan, number, found.get(number)) for number in range(len(plan))),
-        time.perf_counter() - began,
-        None if output is None else str(output),
-    )
+        for block, part in _priced(plan, columns, workers, progress):
+            found[block.case] = found[block.case].merged(part) if block.case in found else part
+            if sink is not None and block.rows:
+                sink.write(block.to_arrow(schema))
+    seconds = time.perf_counter() - began
+    return SweepSummary(told(plan, found), seconds, None if output is None else str(output))
 
 
 def sweep_batches(
     sweep: Sweep,
     *,
     detail: Detail = "bound",
-    infeasible: Literal["keep", "drop"] = "keep",
+    infeasible: Infeasible = "keep",
     threads: int | None = None,
-    chunk_rows: int = CHUNK_ROWS,
+    chunk_rows: int | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a sweep as Arrow record batches, in order; arguments and errors as in `run_sweep`."""
-    plan, columns = _prepared(sweep, detail, infeasible)
-    schema = columns.schema(_metadata(plan, ""))
-    for priced, _ in _priced(plan, detail, threads, chunk_rows, None):
-        yield columns.batch(priced, schema)
+    plan, columns = prepared(sweep, detail, infeasible, chunk_rows)
+    workers = thread_count(threads)
+    plan.require_one()
+    schema = columns.schema(file_metadata(sweep))
+    for block, _ in _priced(plan, columns, workers, None):
+        if block.rows:
+            yield block.to_arrow(schema)
 
 
-def _prepared(sweep: Sweep, detail: str, infeasible: str) -> tuple[Plan, Columns]:
-    choice("detail", detail, DETAILS)
-    plan = Plan(sweep, choice("infeasible", infeasible, ("keep", "drop")))
-    names: dict[str, None] = {}
-    if detail == "components":
-        for number in range(len(plan)):
-            bound = plan.bind(number)
-            names |= dict.fromkeys(bound.evaluator.components if bound else ())
-    return plan, Columns(plan, detail, tuple(names))
+def prepared(
+    sweep: Sweep, detail: str, infeasible: str, chunk_rows: int | None = None, partition_rows: int | None = None
+) -> tuple[Plan, Columns]:
+    """Return the cases and columns of a sweep, arguments checked."""
+    problems = Problems()
+    for name, value in (("chunk_rows", chunk_rows), ("partition_rows", partition_rows)):
+        if value is not None:
+            problems.positive_int(name, value)
+    problems.raise_if_any()
+    plan = Plan(Space(sweep, chunk_rows, partition_rows), infeasible)
+    return plan, Columns(plan, detail)
 
 
 def _priced(
-    plan: Plan, detail: str, threads: int | None, chunk_rows: int, progress: Progress | None
-) -> Iterator[tuple[PricedChunk, CaseSummary]]:
-    """Yield every chunk of every case in order; a few are ahead in the threads, never more."""
-    problems = Problems()
-    workers = problems.positive_int("threads", _processors() if threads is None else threads)
-    chunk_rows = problems.positive_int("chunk_rows", chunk_rows)
-    problems.raise_if_any()
-    grid = plan.sweep.grid(chunk_rows)
-    done, total = 0, grid.rows * len(plan)
+    plan: Plan, columns: Columns, workers: int, progress: Progress | None
+) -> Iterator[tuple[Block, CaseSummary]]:
+    """Yield every chunk of every case in order."""
+    space, view = plan.space, columns.view
+    done = 0
 
-    def jobs() -> Iterator[Callable[[], tuple[PricedChunk, CaseSummary]]]:
-        nonlocal total
-        for number in range(len(plan)):
+    def work(number: int, case: BoundCase, first: int, chunk: Chunk) -> tuple[int, Block | None, CaseSummary | None]:
+        kept = space.kept(number, chunk)
+        if kept is None:
+            return chunk.rows, None, None
+        block = columns.block(number, case, first, kept)
+        return chunk.rows, block, summarise(block, case.case, view.RATE, view.TIME, view.AXES)
+
+    def jobs() -> Iterator[Callable[[], tuple[int, Block | None, CaseSummary | None]]]:
+        for job in range(space.jobs):
+            number, first, chunk = space.chunk(job)
             case = plan.bind(number)
-            if case is None:
-                total -= grid.rows
-                continue
-            for i in range(len(grid)):
-                yield lambda number=number, case=case, i=i: _work(price(number, case, grid.chunk(i), detail))  # type: ignore[misc]
+            if case.left_out:
+                yield lambda rows=chunk.rows: (rows, None, None)  # type: ignore[misc]
+            else:
+                yield lambda args=(number, case, first, chunk): work(*args)  # type: ignore[misc]
 
-    for priced, part in _ahead(jobs(), workers):
-        done += priced.chunk.rows
+    for rows, block, part in ahead(jobs(), workers):
+        done += rows
         if progress is not None:
-            progress(done, total)
-        yield priced, part
-    plan.raise_if_nothing()
+            progress(done, space.rows)
+        if block is not None and part is not None:
+            yield block, part
 
 
-def _work(priced: PricedChunk) -> tuple[PricedChunk, CaseSummary]:
-    return priced, summarise(priced)
+def told(plan: Plan, found: dict[int, CaseSummary]) -> tuple[CaseSummary, ...]:
+    """Return the summaries of all cases in order, with what stands against them."""
+    return tuple(
+        replace(found.get(number, CaseSummary(case)), reason=plan.reasons.get(number, ""))
+        for number, case in enumerate(plan.space.cases)
+    )
 
 
-def _ahead(jobs: Iterable[Callable[[], Any]], workers: int) -> Iterator[Any]:
-    """Yield the results of jobs in order, with at most ``workers + 2`` of them begun and not yet handed out."""
-    waiting: deque[Future[Any]] = deque()
-    pool = ThreadPoolExecutor(workers)
-    try:
-        for job in jobs:
-            waiting.append(pool.submit(job))
-            if len(waiting) >= workers + 2:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
-
-
-def _metadata(plan: Plan, command: str) -> dict[str, str]:
+def file_metadata(sweep: Sweep) -> dict[str, str]:
     """Return what a file says of itself."""
     return {
         "mfuroof.version": __version__,
-        "mfuroof.command": command,
-        "mfuroof.sweep": json.dumps(plan.sweep.to_dict()),
-        "mfuroof.tables": json.dumps(table_provenance(plan.sweep)),
+        "mfuroof.sweep": json.dumps(sweep.to_dict()),
+        "mfuroof.tables": json.dumps(table_provenance(sweep)),
     }
-
-
-def _with_reason(plan: Plan, number: int, summary: CaseSummary | None) -> CaseSummary:
-    why = plan.found.get(number)
-    base = CaseSummary(plan.cases[number]) if summary is None else summary
-    return replace(base, reason=why.reason) if why else base
