@@ -37,7 +37,8 @@ def raise_by_lattice(
         nearest = np.inf
         for i in (i0, i1):
             for k in (j0, j1):
-                nearest = min(nearest, away[i, k] + np.hypot(row - i, column - k))
+                dy, dx = row - i, column - k  # a few octaves: np.hypot guards against overflow at twice the time
+                nearest = min(nearest, away[i, k] + np.sqrt(dy * dy + dx * dx))
         at = step[j]
         source[at] = max(source[at], code)
         distance[at] = max(distance[at], nearest)
