@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mfuroof._html import Share, html_table
+from mfuroof._pandas import data_frame
 from mfuroof._types import F64, U8
 from mfuroof.batch import StepBatch
 from mfuroof.core.sources import Source
 from mfuroof.costs.base import RESOURCES, BoundCost
 from mfuroof.costs.uncertainty import relative_half_width
-from mfuroof.errors import MfuroofError
 from mfuroof.units import GB, MS, TERA
 
 if TYPE_CHECKING:
@@ -139,11 +139,7 @@ class StepResult:
         MfuroofError
             pandas is not installed.
         """
-        try:
-            import pandas  # noqa: F401
-        except ImportError as error:
-            raise MfuroofError("to_pandas needs pandas; install it, or use to_arrow") from error
-        return self.to_arrow().to_pandas()
+        return data_frame(self.to_arrow())
 
     def _repr_html_(self) -> str:
         n = len(self)

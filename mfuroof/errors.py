@@ -20,6 +20,7 @@ __all__ = [
     "Problem",
     "TableFormatError",
     "UnknownNameError",
+    "reason",
 ]
 
 
@@ -90,6 +91,12 @@ class MissingTableError(MfuroofError, LookupError):
 
 class OutputError(MfuroofError, OSError):
     """An output could not be written; nothing was left under the final name."""
+
+
+def reason(error: BaseException) -> str:
+    """Return what a foreign exception says; of the operating system's, without number and path."""
+    system = error.strerror if isinstance(error, OSError) else None
+    return system or f"{type(error).__name__}: {error}"
 
 
 def nearest_names(name: str, known: Iterable[str], count: int = 3) -> tuple[str, ...]:

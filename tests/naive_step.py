@@ -292,3 +292,17 @@ def distinct_experts(experts, chosen, tokens):
         unvisited = (experts - chosen) / experts
         hit += 1.0 - unvisited**tokens
     return hit
+
+
+def lattice_source(codes, away, batch, length, interpolated, extrapolated):
+    """Worst code and distance of a read of an octave lattice: of the points less than an octave away on both axes."""
+    row, column = math.log2(batch), math.log2(length)
+    last_row, last_column = len(codes) - 1, len(codes[0]) - 1
+    rows = [i for i in range(last_row + 1) if abs(min(row, last_row) - i) < 1]
+    columns = [j for j in range(last_column + 1) if abs(min(column, last_column) - j) < 1]
+    found = [codes[i][j] for i in rows for j in columns]
+    if row > last_row or column > last_column:
+        found.append(extrapolated)
+    elif row % 1 or column % 1:
+        found.append(interpolated)
+    return max(found), min(away[i][j] + math.hypot(row - i, column - j) for i in rows for j in columns)

@@ -160,9 +160,8 @@ def tables(draw, grid=rising, rows=(2, 4), columns=(2, 6)):
         launch, rate = draw(grid(1, height))[0], draw(grid(height, width))
         time = launch[:, None] + rate * 2.0 ** np.arange(width)
         floor = draw(st.sampled_from([0.0, 1.0, 20.0])) * MICRO
-        plain["prefill"].append(
-            {"launch": launch.tolist(), "time": time.tolist(), "window": window, "kv_read_s": floor, "query_s": floor / 4}
-        )
+        reads = {"window": window, "kv_read_s": floor, "query_s": floor / 4}
+        plain["prefill"].append({"launch": launch.tolist(), "time": time.tolist()} | reads)
     return Tables(plain, packed(plain, total=True), packed(plain, total=False))
 
 

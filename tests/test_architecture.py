@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import ast
+import itertools
+import re
 import statistics
+from collections.abc import Set
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "mfuroof"
+PAGE = ROOT.parent / "docs" / "architecture.md"
 
 # Lowest first. A module may import from the rows above its own, and from its own package; never from below.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "units", "_types", "_version"),
     ("core",),
-    ("_boundary", "_files", "_html", "expressions"),
+    ("_boundary", "_files", "_html", "_pandas", "expressions"),
     ("precision",),
     ("hardware", "models", "parallel", "params", "engines", "batch", "tables.schema", "tables.compiled"),
     ("lookup",),
@@ -23,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("costs",),
     ("breakdown", "capacity"),
     ("step",),
-    ("calibration", "repairs", "sensitivity", "serving", "embedding", "regime"),
+    ("calibration", "repairs", "sensitivity", "serving", "embedding"),
     ("sweep", "predict"),
     ("queries", "validate"),
     ("ingest", "adapters", "collect", "plots", "quant"),
@@ -45,6 +50,7 @@ def rank(module: str) -> int:
     return best[1] if best[0] or module == "" else -1
 
 
+@cache
 def modules() -> dict[str, Path]:
     out = {}
     for path in sorted(ROOT.rglob("*.py")):
@@ -53,7 +59,8 @@ def modules() -> dict[str, Path]:
     return out
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+@cache
+def imports(path: Path, *, top_level_only: bool = False) -> frozenset[str]:
     """Return every module imported by a file; `if TYPE_CHECKING` and function bodies are left out on request."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     found = set()
@@ -74,10 +81,10 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
             visit(child)
 
     visit(tree)
-    return found
+    return frozenset(found)
 
 
-def own(found: set[str]) -> set[str]:
+def own(found: Set[str]) -> set[str]:
     """Return the modules of this package among imports, without its name."""
     known = modules()
     names = {name.removeprefix("mfuroof").removeprefix(".") for name in found if name.split(".")[0] == "mfuroof"}
@@ -98,6 +105,47 @@ def test_rank_tells_layers_apart() -> None:
     assert rank("core.step") < rank("batch") < rank("tables.store") < rank("ops.gemm") < rank("step") < rank("cli")
     assert rank("tables.schema") < rank("tables.store")
     assert rank("nowhere") == -1
+
+
+def test_every_entry_of_the_table_exists() -> None:
+    assert {entry for row in LAYERS for entry in row} <= set(modules())
+
+
+def test_the_page_has_the_same_layers() -> None:
+    table = PAGE.read_text(encoding="utf-8").split("| layer | modules |")[1].split("\n\n")[0]
+    rows = [line.split("|")[2] for line in table.splitlines()[2:]]
+    entries = [[e.rstrip("/").replace("/", ".") for e in re.findall(r"`([^`]+)`", row)] for row in rows]
+    assert sorted(itertools.chain(*entries)) == sorted(entry for row in LAYERS for entry in row if entry)
+    ranks = [{rank(entry) for entry in row} for row in entries]
+    assert all(max(above) < min(below) for above, below in itertools.pairwise(ranks))
+
+
+def test_the_diagram_of_the_page_says_what_is_imported() -> None:
+    """Drawn arrows and real imports between what is drawn lead from each part to the same others."""
+    block = PAGE.read_text(encoding="utf-8").split("```mermaid\nflowchart TD\n")[1].split("```")[0]
+    drawn: dict[str, set[str]] = {}
+    for line in block.splitlines():
+        part, _, below = line.partition("-->")
+        drawn.setdefault(part.strip(), set()).update(name.strip() for name in below.split("&"))
+    parts = {*drawn, *(name for below in drawn.values() for name in below)}
+    assert {module.split(".")[0] for module in modules() if "." in module} <= parts
+    real: dict[str, set[str]] = {part: set() for part in parts}
+    shared = {"tables.schema", "tables.compiled"}  # records, a layer of their own
+    for module, path in modules().items():
+        part = module.split(".")[0]
+        if part in parts and module not in shared:
+            real[part] |= {t.split(".")[0] for t in own(imports(path)) - shared} & parts - {part}
+    assert {part: reached(drawn, part) for part in parts} == {part: reached(real, part) for part in parts}
+
+
+def reached(edges: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    left = [start]
+    while left:
+        new = edges.get(left.pop(), set()) - found
+        found |= new
+        left.extend(new)
+    return found
 
 
 @pytest.mark.parametrize("module", list(modules()))

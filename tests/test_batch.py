@@ -342,6 +342,7 @@ def test_lengths_must_agree():
         ({"prefill": [[("a", "b")]]}, "prefill_contexts"),
         ({"decode": [[1], [-2]]}, r"decode_contexts\[1\]: found -2"),
         ({"decode": [["x"]]}, "decode_contexts"),
+        ({"decode": [np.array(["2026-01-01"], "datetime64[D]")]}, "decode: found values that are no numbers"),
         ({"decode": [[None]]}, "decode_contexts"),
         ({"decode": [[[1, 2], [3]]]}, r"decode\[0\]"),
         ({"decode": 5}, "decode"),

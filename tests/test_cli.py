@@ -193,7 +193,7 @@ def test_options_are_spelt_alike_and_name_what_there_is() -> None:
         assert "--json" in options, name
         for option, short in (("--out", "-o"), ("--input-len", "--isl"), ("--output-len", "--osl")):
             assert option not in options or short in options[option].opts, (name, option)
-        if "--preset" in options and "--cost" in options:
+        if "--missing" in options and "--cost" in options:
             assert "--calibration" in options, name
     step_options, format_option = programs["step"], programs["export"]["--format"]
     for option, known in (

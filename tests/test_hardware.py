@@ -20,6 +20,7 @@ from mfuroof.hardware.catalogue import EMBEDDED
 from mfuroof.hardware.parse import FIGURES
 from mfuroof.hardware.rates import COMPUTE_DTYPES, FORMAT_LANES
 from mfuroof.precision import FORMATS
+from mfuroof.tables.store import available
 
 DEVICES = [
     *("h100_sxm", "h100_pcie", "h100_nvl", "h200_sxm", "h800_sxm", "h20", "a100_sxm", "a100_40gb_sxm", "a100_pcie"),
@@ -91,8 +92,7 @@ def test_values_that_peers_get_wrong() -> None:
 
 def test_tables_name_the_measured_devices() -> None:
     named = {d: get_hardware(d).tables for d in DEVICES if get_hardware(d).tables}
-    measured = ("h100_sxm", "h200_sxm", "a100_sxm", "l40s", "rtx_pro_6000_server", "b200_sxm", "b300_sxm")
-    assert named == {d: d for d in measured}
+    assert named == {gpu: gpu for gpu in available()}
 
 
 @pytest.mark.parametrize(
@@ -385,3 +385,12 @@ def _try_catalogue(document: object) -> None:
             load_catalogue(write(Path(folder), document))
         except MfuroofError:
             return
+
+
+def test_a_catalogue_answers_for_its_devices() -> None:
+    catalogue = load_catalogue(EMBEDDED)
+    assert "h100_sxm" in repr(catalogue) and all(name in DEVICES or catalogue[name] for name in catalogue)
+    assert "H100" in catalogue.aliases("h100_sxm")
+    assert all(isinstance(catalogue.notes(name), tuple) for name in catalogue)
+    peaks = get_hardware("h100_sxm").peak_flops_per_s
+    assert repr(peaks) == repr(dict(peaks)) and len(peaks) == len(dict(peaks))

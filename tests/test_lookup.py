@@ -214,6 +214,14 @@ def test_hold_of_a_grid_moves_to_where_both_rows_answer():
     npt.assert_allclose(rows_only, [3.0 * 2])
 
 
+def test_hold_of_gemm_sites_has_no_answer_for_nan():
+    table = compile_sites([1, 8], [10, 10], [5, 5], [1.0, 2.0])
+    m, k, n = np.array([[math.nan, 10, 5], [8, math.nan, 5], [8, 10, math.nan], [16, 10, 5]]).T
+    found = lookup.linear(table, m, k, n, outside="hold", roofline=lambda m, k, n: m, details=True)
+    npt.assert_array_equal(found.values, [math.nan, math.nan, math.nan, 4.0])
+    npt.assert_array_equal(found.source, [Source.MISSING] * 3 + [Source.EXTRAPOLATED])
+
+
 def test_hold_of_gemm_sites_scales_an_uncovered_weight():
     table = compile_sites([1, 8, 1, 8], [10, 10, 20, 20], [5, 5, 5, 5], [1.0, 2.0, 3.0, 4.0])
 
@@ -240,6 +248,17 @@ def test_raise_names_the_first_query_outside(outside, y, x, names):
     table = compile_2d(("batch", "kv"), [1, 1, 2, 2], [10, 20, 10, 20], [1.0, 2.0, 3.0, 4.0])
     with pytest.raises(InputError, match=re.escape(names)):
         lookup.linear(table, y, x, outside=outside)
+
+
+def test_raise_says_how_far_the_table_reaches():
+    sites = compile_sites([1, 8, 1], [10, 10, 20], [5, 5, 6], [1.0, 2.0, 3.0])
+    for table, at, extent in (
+        (CURVE, (1,), "seq_len 1024 .. 8192"),
+        (compile_2d(("batch", "kv"), [1, 2], [10, 20], [1.0, 2.0]), (3, 10), "batch 1 .. 2, kv 10 .. 20"),
+        (sites, (9, 10, 5), "2 sites up to k = 20, n = 6, m 1 .. 8"),
+    ):
+        with pytest.raises(InputError, match=re.escape(extent)):
+            lookup.linear(table, *at, outside="raise")
 
 
 def test_raise_lets_nan_and_the_inside_pass():

@@ -9,6 +9,7 @@ import pytest
 
 from mfuroof.errors import ConfigError, MfuroofWarning, UnknownNameError
 from mfuroof.models import ModelConfig, get_model
+from mfuroof.models.text import short
 
 BASE = {
     "model_type": "llama",
@@ -260,3 +261,36 @@ def test_a_changed_copy_must_stay_consistent() -> None:
     for change in ({"num_hidden_layers": 31}, {"head_dim": 64}, {"num_attention_heads": 16}, {"layers": ()}):
         with pytest.raises(ConfigError):
             replace(model, **change)
+
+
+def test_a_changed_record_names_what_does_not_fit() -> None:
+    record = get_model("meta-llama/Meta-Llama-3.1-8B").to_dict()
+    layer = record["layers"][0]
+    for changes, where in (
+        ({"layers": 7}, "layers"),
+        ({"layers": [7]}, "an object"),
+        ({"layers": [{**layer, "layer_indices": "abc"}]}, "a list"),
+        ({"layers": [{**layer, "layer_indices": [*range(31), 30]}]}, "each of 0..31 once"),
+        ({"layers": [{**layer, "count": "many"}]}, "count"),
+        ({"layers": [{k: v for k, v in layer.items() if k != "attention"}]}, "attention: found nothing"),
+        ({"layers": [layer | {"colour": 1}]}, "layers.*colour.* unknown"),
+        ({"hidden_size": None}, "hidden_size"),
+    ):
+        with pytest.raises(ConfigError, match=where):
+            ModelConfig.from_dict(record | changes)
+
+
+def test_questions_about_unknown_modules_list_the_known_ones() -> None:
+    model = get_model("meta-llama/Meta-Llama-3.1-8B")
+    with pytest.raises(UnknownNameError, match="gate_up"):
+        model.module_dtype("gate_upp")
+    with pytest.raises(UnknownNameError, match="ModelConfig"):
+        ModelConfig(layers=model.layers, colour="red")
+
+
+def test_values_too_long_to_print_are_said_to_be_so() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    assert short(10**5000) == "a int too long to print" and short(deep) == "a list too long to print"
+    assert short("x" * 100) == "'" + "x" * 76 + "..." and short([1]) == "[1]"

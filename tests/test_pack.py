@@ -26,6 +26,7 @@ from step_strategies import (
     uniform_steps,
 )
 
+from mfuroof.batch import StepBatch
 from mfuroof.core import step as kernel
 from mfuroof.core._jit import jit
 from mfuroof.costs.columns import ragged_columns, uniform_columns
@@ -81,6 +82,18 @@ def test_uniform_matches_definition_on_noisy_tables(tables, steps):
 )
 def test_ragged_matches_definition_on_noisy_tables(tables, steps):
     assert_parts(tables, ragged_batch(steps), [naive_step.ragged(tables.plain, *s) for s in steps])
+
+
+def test_one_count_and_one_flag_hold_for_all_groups():
+    columns = {
+        "decode_offsets": [0, 2, 3], "decode_contexts": [3, 7, 1], "prefill_offsets": [0, 2, 5],
+        "prefill_contexts": [0, 2, 0, 4, 1], "prefill_new_tokens": [4, 2, 3, 1, 5],
+    }  # fmt: skip
+    whole = {"decode_counts": [1] * 3, "prefill_counts": [1] * 5, "prefill_emits": [1] * 5}
+    found, expected = np.empty(2), np.empty(2)
+    kernel.ragged_times(by_hand(), *ragged_columns(StepBatch.from_csr(**columns).columns), found)
+    kernel.ragged_times(by_hand(), *ragged_columns(StepBatch.from_csr(**columns, **whole).columns), expected)
+    npt.assert_array_equal(found, expected)
 
 
 @given(tables(), uniform_steps(max_size=1))

@@ -65,6 +65,7 @@ def quark(weight: dict[str, Any], inputs: dict[str, Any] | None = None, **more: 
 
 
 I8, F8, F4 = {"num_bits": 8, "type": "int"}, {"num_bits": 8, "type": "float"}, {"num_bits": 4, "type": "float"}
+VPTQ = [*(f"self_attn.{p}_proj" for p in "qkvo"), *(f"mlp.{p}_proj" for p in ("gate", "up", "down"))]
 
 CASES = [
     # ---- GPTQ: scale 2 bytes and a packed zero point per group, even where symmetric
@@ -194,10 +195,12 @@ CASES = [
     Case("quanto-int4", {"quant_method": "quanto", "weights": "int4"}, "quanto", 4, 128, 0.5, 0.53125, "bf16", True),
     Case("quanto-int2", {"quant_method": "quanto", "weights": "int2"}, "quanto", 2, 128, 0.25, 0.28125, "bf16", True),
     Case("quanto-w8a8", {"quant_method": "quanto", "weights": "int8", "activations": "int8"}, "quanto", 8, None, 1.0, 1.0, "int8", False),
+    Case("quanto-float8-w8a8", {"quant_method": "quanto", "weights": "float8", "activations": "float8"}, "quanto", 8, None, 1.0, 1.0, "fp8", False),
     Case("eetq", {"quant_method": "eetq", "weights": "int8"}, "eetq", 8, None, 1.0, 1.0, "bf16", True),
     # ---- code books and the rest
     Case("aqlm-1x16", {"quant_method": "aqlm", "num_codebooks": 1, "nbits_per_codebook": 16, "in_group_size": 8, "out_group_size": 1}, "aqlm", 2, None, 0.25, 0.25 + 2**20 / 4096**2, "bf16", True),
     Case("aqlm-2x8", {"quant_method": "aqlm", "num_codebooks": 2, "nbits_per_codebook": 8, "in_group_size": 8, "out_group_size": 1}, "aqlm", 2, None, 0.25, 0.25 + 2 * 256 * 8 * 2 / 4096**2, "bf16", True),
+    Case("vptq", {"quant_method": "vptq", "config_for_layers": {f"model.layers.{i}.{m}": {"vector_lens": [-1, 8], "num_centroids": [-1, 65536], "num_res_centroids": [-1, 256]} for i in range(2) for m in VPTQ}}, "vptq", 3, None, 0.375, 0.375, "bf16", True),
     Case("spqr", {"quant_method": "spqr", "bits": 3, "beta1": 16, "beta2": 16}, "spqr", 3, None, 0.375, 0.375, "bf16", True),
     Case("higgs", {"quant_method": "higgs", "bits": 4, "p": 2, "group_size": 256}, "higgs", 4, 256, 0.5, 0.5 + 2 / 256, "bf16", True),
     Case("gemma", {"quant_method": "gemma", "num_bits": 4}, "gemma", 4, -1, 0.5, 0.5 + 2 * ROW, "bf16", True),
@@ -212,6 +215,8 @@ CASES = [
     Case("quark-int4", quark({"dtype": "int4", "qscheme": "per_group", "group_size": 128}), "quark", 4, 128, 0.5, 0.515625, "bf16", True),
     Case("quark-int8", quark({"dtype": "int8", "qscheme": "per_tensor"}, {"dtype": "int8"}), "quark", 8, None, 1.0, 1.0, "int8", False),
     Case("quark-kv", quark({"dtype": "fp8_e4m3", "qscheme": "per_tensor"}, {"dtype": "fp8_e4m3"}, layer_quant_config={"*k_proj": {"output_tensors": {"dtype": "fp8_e4m3"}}}), "quark", 8, None, 1.0, 1.0, "fp8", False, 1.0),
+    Case("gptq-16", {"quant_method": "gptq", "bits": 16}, "none", 16, None, 2.0, 2.0, "bf16", False),
+    Case("awq-16", {"quant_method": "awq", "bits": 16}, "none", 16, None, 2.0, 2.0, "bf16", False),
     # ---- nothing to say
     Case("null", {}, "none", 16, None, 2.0, 2.0, "bf16", False, extra={"quantization_config": None}),
     Case("fp32", {}, "none", 32, None, 4.0, 4.0, "tf32", False, 4.0, {"torch_dtype": "float32", "quantization_config": None}),

@@ -21,7 +21,7 @@ from mfuroof.sweep import write_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "meta-llama/Llama-3.1-8B"
-LOAD = ["best", MODEL, "--gpus", "h100_sxm,l40s", "--input-len", "512", "--output-len", "64"]
+LOAD = ["best", MODEL, "--gpu", "h100_sxm,l40s", "--input-len", "512", "--output-len", "64"]
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +114,9 @@ def test_what_is_printed_fits_a_narrow_terminal(
         (["best", "nowhere.parquet", "--maximize", "x"], "no such file"),
         (["best", "STEPS"], "--maximize, --minimize"),
         (["best", "STEPS", "--maximize", "fits +"], "objective"),
-        (["best", "STEPS", "--maximize", "tp_size", "--gpus", "l40s"], "--where"),
+        (["best", "STEPS", "--maximize", "tp_size", "--gpu", "l40s"], "--where"),
         (["best", "STEPS", "--maximize", "tp_size", "--minimize", "tp_size", "--top", "2"], "--top"),
-        (["best", MODEL, "--gpus", "l40s"], "--input-len, --output-len left out"),
+        (["best", MODEL, "--gpu", "l40s"], "--input-len, --output-len left out"),
         (["crossover", MODEL, "--gpu", "l40s"], "one of them"),
         (["crossover", MODEL, "--gpu", "l40s", "--below", "2"], "--other-gpu"),
         (["crossover", MODEL, "--gpu", "l40s", "--bound", "compute", "--other-tp", "2"], "--bound"),

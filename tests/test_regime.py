@@ -30,7 +30,7 @@ from mfuroof.quant import (
     roofline,
 )
 from mfuroof.quant.gain import FORMATS_COMPARED
-from mfuroof.quant.risk import QUANTISATION_RISKS
+from mfuroof.quant.risk import JUDGEMENT, QUANTISATION_RISKS
 
 LLAMA = "meta-llama/Llama-3.1-8B"
 
@@ -262,6 +262,17 @@ def test_every_format_but_trained_ones_has_a_risk():
                 quantise_risk(name)
         else:
             assert quantise_risk(name) in QUANTISATION_RISKS.values() and quantise_risk(name).source
+
+
+def test_every_figure_is_published_or_said_to_be_judgement():
+    pruned = [prune_risk(0.4, pattern) for pattern in ("unstructured", "structured", "n:m")]
+    ranges = [*QUANTISATION_RISKS.values(), *pruned]
+    published = [r for r in ranges if not r.source.endswith(JUDGEMENT)]
+    assert published == [QUANTISATION_RISKS["bf16"], QUANTISATION_RISKS["int8"]]
+    for r in ranges:
+        assert "rule of thumb, not a prediction" in str(r) and r.source in str(r)
+    scattered, rows, four = (r.high for r in pruned)
+    assert scattered < four < rows  # the more a pattern is bound, the dearer it is
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.0, 2, float("nan"), "half"])

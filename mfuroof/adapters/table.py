@@ -13,7 +13,7 @@ from mfuroof._version import __version__
 from mfuroof.adapters.grids import component_table, is_additive, octaves, positive_ints
 from mfuroof.adapters.npz import write_npz
 from mfuroof.batch import StepBatch
-from mfuroof.errors import InputError, Problem
+from mfuroof.errors import InputError, Problem, reason
 from mfuroof.step import StepEvaluator
 
 __all__ = ["FORMAT", "export_table", "read_table", "step_from_table", "table_arrays"]
@@ -118,7 +118,7 @@ def read_table(path: str | Path) -> dict[str, F64]:
                 raise ValueError(f"not {FORMAT}")
             return {name: archive[name] for name in archive.files if name != "meta.json"}
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(Problem(str(path), f"{type(error).__name__}: {error}", "a file of export_table")) from error
+        raise InputError(Problem(str(path), reason(error), "a file of export_table")) from error
 
 
 def step_from_table(tables: dict[str, F64], context_lens: Any, new_tokens: Any) -> float:

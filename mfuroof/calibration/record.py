@@ -11,7 +11,7 @@ from typing import Any
 from mfuroof._boundary import Problems
 from mfuroof._files import write_atomically
 from mfuroof.calibration.fit import NEUTRAL, PARAMETERS
-from mfuroof.errors import Problem, TableFormatError
+from mfuroof.errors import Problem, TableFormatError, reason
 from mfuroof.params import CostParams
 from mfuroof.units import MS
 
@@ -86,7 +86,7 @@ class Calibration:
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
-            found = f"{type(error).__name__}: {error}"
+            found = reason(error)
             raise TableFormatError(Problem(str(path), found, "a saved calibration")) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             found = f"format {data.get('format')!r}" if isinstance(data, dict) else f"a JSON {type(data).__name__}"

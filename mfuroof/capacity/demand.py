@@ -10,9 +10,8 @@ from mfuroof._types import F64, I64
 from mfuroof.capacity.activation import activation_bytes
 from mfuroof.capacity.flat import flat_kv_bytes_per_token, flat_weight_bytes
 from mfuroof.capacity.params import CapacityParams
-from mfuroof.capacity.stages import stage_models
 from mfuroof.models import ModelConfig
-from mfuroof.models.sharding import weight_bytes_per_rank
+from mfuroof.models.sharding import stage_models, weight_bytes_per_rank
 from mfuroof.parallel import Parallel
 from mfuroof.precision import KvFormat
 

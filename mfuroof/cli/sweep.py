@@ -69,10 +69,12 @@ def sweep(
         str | None, s.shape("--prefill-tokens", "New tokens of each, 0 for decode only; 0:8192:+256.")
     ] = None,
     prefill_context: Annotated[str | None, s.shape("--prefill-context", "Tokens each has in the KV cache; 0.")] = None,
-    input_len: Annotated[str | None, s.load("--input-len", "Prompt tokens of a request.")] = None,
-    output_len: Annotated[str | None, s.load("--output-len", "Generated tokens of a request.")] = None,
+    input_len: Annotated[str | None, s.load("--input-len/--isl", "Prompt tokens.")] = None,
+    output_len: Annotated[str | None, s.load("--output-len/--osl", "Generated tokens.")] = None,
     concurrency: Annotated[str | None, s.load("--concurrency", "Requests in flight; 1:256:x2.")] = None,
-    cached_prefix: Annotated[str | None, s.load("--cached-prefix", "Prompt tokens that a prefix cache holds.")] = None,
+    cached_prefix_len: Annotated[
+        str | None, s.load("--cached-prefix-len", "Prompt tokens that a prefix cache holds.")
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="FILE.parquet, or a folder of partitions that resumes; steps.parquet."),
@@ -98,6 +100,7 @@ def sweep(
     cost: o.CostName = None,
     preset: o.Preset = None,
     missing: o.Missing = None,
+    calibration: o.Calibration = None,
     tables: o.Tables = None,
     memory_utilization: o.MemoryUtilization = 0.9,
     json: o.Json = False,
@@ -118,7 +121,7 @@ def sweep(
     from mfuroof.sweep.size import check_size
     from mfuroof.sweep.space import Space
 
-    family, params = cost_and_params(cost, preset, missing)
+    family, params = cost_and_params(cost, preset, missing, calibration=calibration)
     kept = reductions_of(best, top, pareto, histogram, by, having)
     definition = Sweep(
         model or None,
@@ -145,7 +148,7 @@ def sweep(
         input_len=input_len,
         output_len=output_len,
         concurrency=concurrency,
-        cached_prefix_len=cached_prefix,
+        cached_prefix_len=cached_prefix_len,
         together=zipped or (),
         table=cases,
         where=where or (),

@@ -11,8 +11,8 @@ __all__ = ["degree", "keep", "load", "run", "shape"]
 
 
 def _in_panel(panel: str, metavar: str | None = None) -> Any:
-    def option(name: str, what: str, **more: Any) -> Any:
-        return typer.Option(name, help=what, rich_help_panel=panel, **{"metavar": metavar, **more})
+    def option(names: str, what: str, **more: Any) -> Any:
+        return typer.Option(*names.split("/"), help=what, rich_help_panel=panel, **{"metavar": metavar, **more})
 
     return option
 

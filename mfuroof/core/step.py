@@ -191,7 +191,7 @@ def prefill_group(
     cells: F64, base: int, rows: int, columns: int, constants: int, group: int, b: float, context: float, new: float
 ) -> float:
     """Seconds of prefill attention over the layers of one window for ``b`` like requests."""
-    behind = min(context, read(cells, constants + PREFILL_CONSTANTS * group))  # what lies beyond the window costs nothing
+    behind = min(context, read(cells, constants + PREFILL_CONSTANTS * group))  # beyond the window: free
     cell = prefill_cell(base + group * rows * columns * PREFILL_CELL, rows, columns, b, behind + new)
     return prefill_attention(cells, cell, constants + PREFILL_CONSTANTS * group, b, behind, new)
 

@@ -104,9 +104,9 @@ def decode_times(
 ) -> DecodeTimes:
     """Return decode times of one layer; ``at_one_s`` is its time at MFU 1 per request and cached token. [s]
 
-    Another shape, cache dtype or GPU lends its share of the roofline. Beyond the measured frontier a batch row goes on
-    with the slope that the next smaller batch shows there; below the first length each row goes on affinely, at least
-    at 0.
+    Another shape, cache dtype or GPU lends its share of the roofline. Beyond the lengths it was measured at, on either
+    side, a batch row goes on with the slope that the next smaller batch shows there, the first row in proportion; below
+    the first length of all each row goes on affinely, at least at 0.
     """
     found = _choose(source, family, "decode", key, tp, params, kv_dtype)
     if found is None:
@@ -140,7 +140,11 @@ def _continued(grid: F64, rows: F64, cols: F64) -> F64:
         inside = slice(known[0], known[-1] + 1)
         grid[r, inside] = np.interp(cols[inside], cols[known], grid[r, known])
         for c in range(known[0] - 1, -1, -1):
-            grid[r, c] = grid[r, c + 1] * cols[c] / cols[c + 1] if r == 0 else grid[r - 1, c]
+            if r == 0:
+                grid[r, c] = grid[r, c + 1] * cols[c] / cols[c + 1]
+            else:
+                less = rows[r] / rows[r - 1] * (grid[r - 1, c + 1] - grid[r - 1, c])
+                grid[r, c] = max(grid[r, c + 1] - less, grid[r - 1, c])
         last = known[-1]
         for c in range(last + 1, cols.size):
             if r == 0:

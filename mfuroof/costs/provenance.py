@@ -52,8 +52,7 @@ class SourceMap:
             reads = decoding, g.decode_kv_len, g.decode_count, g.decode_step
             raise_by_lattice(codes, away, *reads, source, distance)
         length = g.prefill_context + g.prefill_new_tokens
-        all_lengths = g.prefill_sum(length)[g.prefill_step]
-        like = all_lengths / np.maximum(length, 1.0)
+        like = g.prefill_sum(g.prefill_new_tokens)[g.prefill_step] / np.maximum(g.prefill_new_tokens, 1.0)
         for codes, away in zip(self.prefill, self._away["prefill"], strict=True):
             raise_by_lattice(codes, away, like, length, g.prefill_count, g.prefill_step, source, distance)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mfuroof.errors import InputError, Problem, UnknownNameError
+from mfuroof.precision.formats import FORMATS
 
 __all__ = ["COMPUTE_DTYPES", "FORMAT_LANES", "Lane", "lane_of", "native_lane", "rate_of"]
 
@@ -26,35 +27,19 @@ class Lane(NamedTuple):
     nvidia_only: bool = False
 
 
-_WEIGHT_ONLY_NAMES = (
-    *("int4", *(f"int{bits}_wo" for bits in range(1, 9))),
-    *("fp8_wo", "mxfp8_wo", "mxfp6_wo", "w4a16_mxfp4", "w4a16_nvfp4", "nf4", "codebook"),
-)
-
 FORMAT_LANES: Mapping[str, Lane] = {
-    "bf16": Lane("bf16"),
-    "fp16": Lane("fp16"),
-    "fp32": Lane("tf32"),
-    "tf32": Lane("tf32"),
-    "fp8": Lane("fp8"),
-    "fp8_block": Lane("fp8"),
-    "mxfp8": Lane("fp8", block_scaled=True),
-    "mxfp6": Lane("fp8", block_scaled=True),
-    "int8": Lane("int8"),
-    "fp4": Lane("fp4"),
+    **{name: Lane(known.compute_class) for name, known in FORMATS.items()},
+    **{name: Lane(name) for name in ("bf16", "fp16", "tf32", "fp8", "int8", "fp4")},
+    **dict.fromkeys(("mxfp8", "mxfp6", "w4a8_mxfp4_mxfp8"), Lane("fp8", block_scaled=True)),
+    **dict.fromkeys(("mxfp4", "w4a4_mxfp4"), Lane("fp4", block_scaled=True)),
     "nvfp4": Lane("fp4", block_scaled=True, nvidia_only=True),
-    "mxfp4": Lane("fp4", block_scaled=True),
-    "w4a4_mxfp4": Lane("fp4", block_scaled=True),
-    "w4a8_mxfp4_mxfp8": Lane("fp8", block_scaled=True),
-    "w4a8_mxfp4_fp8": Lane("fp8"),
-    "w4a8_nvfp4_fp8": Lane("fp8"),
-    "w4a8_int4_fp8": Lane("fp8"),
     "w4afp8": Lane("fp8"),
-    "w4a8_int8": Lane("int8"),
-    "ternary": Lane("int8"),
-    **dict.fromkeys(_WEIGHT_ONLY_NAMES, Lane("bf16")),
+    "int4": Lane("bf16"),
 }
-"""Lane of each format name. Formats with 16-bit activations ("weight-only") always run at the 16-bit rate."""
+"""Lane of each format name: that of its compute class, below them the exceptions, which need block scales in hardware.
+
+Formats with 16-bit activations ("weight-only") always run at the 16-bit rate.
+"""
 
 _ALIASES = {
     "bfloat16": "bf16",

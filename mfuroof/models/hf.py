@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mfuroof._boundary import choice
-from mfuroof.errors import ConfigError, Problem, UnknownNameError
+from mfuroof.errors import ConfigError, Problem, UnknownNameError, reason
 from mfuroof.models.config import ModelConfig
 from mfuroof.models.detect import detect
 from mfuroof.models.families.parts import Architecture
@@ -115,7 +115,7 @@ def load_json(path: str | PathLike[str], what: str) -> dict[str, Any]:
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}"
+        found = reason(error)
         raise ConfigError(Problem(f"{what} {path}", found, "a readable JSON file")) from None
     if not isinstance(data, dict):
         raise ConfigError(Problem(f"{what} {path}", type(data).__name__, "a JSON object"))

@@ -1,15 +1,16 @@
-"""How the weights of a model are spread over ranks."""
+"""How a model is cut: into pipeline stages, each a model of fewer layers, and their weights over ranks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from mfuroof._boundary import Problems
 from mfuroof.models.config import ModelConfig
 from mfuroof.models.modules import Module
 from mfuroof.models.specs import LayerSpec
 
-__all__ = ["layers_per_stage", "local_copies", "local_fraction", "weight_bytes_per_rank"]
+__all__ = ["layers_per_stage", "local_fraction", "stage_models", "weight_bytes_per_rank"]
 
 
 def local_fraction(module: Module, tp_size: int = 1, ep_size: int = 1, dp_size: int = 1) -> float:
@@ -28,11 +29,6 @@ def local_fraction(module: Module, tp_size: int = 1, ep_size: int = 1, dp_size: 
     return 1.0 / tp_size
 
 
-def local_copies(total: int, ranks: int) -> int:
-    """Return the most copies (heads, experts) any of ``ranks`` holds; at least 1."""
-    return max(1, -(-total // ranks))
-
-
 def layers_per_stage(num_layers: int, pp_size: int) -> tuple[int, ...]:
     """Return the layers of each pipeline stage: what is left over goes to the stages before the last (as vLLM does)."""
     base, extra = divmod(num_layers, pp_size)
@@ -42,13 +38,46 @@ def layers_per_stage(num_layers: int, pp_size: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
+def stage_models(model: ModelConfig, pp_size: int) -> tuple[ModelConfig, ...]:
+    """Return the stages of ``model``: the first has the embedding, the last the final norm and the LM head.
+
+    A table that serves as both (tied embeddings) is on both.
+    """
+    if pp_size == 1:
+        return (model,)
+    stages = []
+    start = 0
+    for i, count in enumerate(layers_per_stage(model.num_hidden_layers, pp_size)):
+        stages.append(_stage(model, start, start + count, first=i == 0, last=i == pp_size - 1))
+        start += count
+    return tuple(stages)
+
+
+def _stage(model: ModelConfig, start: int, stop: int, *, first: bool, last: bool) -> ModelConfig:
+    layers = []
+    for spec in model.layers:
+        inside = tuple(i - start for i in spec.layer_indices if start <= i < stop)
+        if inside:
+            layers.append(replace(spec, count=len(inside), layer_indices=inside))
+    # one table at most: it stands as a tied embedding, in the format of the table that it is
+    formats = dict(model.formats)
+    table = "embed_tokens" if first or model.tie_word_embeddings else "lm_head"
+    kept = {"embed_tokens": formats[table]} if table in formats else {}
+    return replace(
+        model,
+        layers=tuple(layers),
+        num_hidden_layers=stop - start,
+        vocab_size=model.vocab_size if first or last else 0,
+        tie_word_embeddings=True,
+        extra_params=model.extra_params if last else 0,
+        formats=tuple(kept.items()),
+    )
+
+
 def weight_bytes_per_rank(
     model: ModelConfig, tp_size: int = 1, pp_size: int = 1, ep_size: int = 1, dp_size: int = 1
 ) -> float:
     """Return the weight bytes of the fullest rank, over all pipeline stages. [bytes]
-
-    The first stage holds the embedding, the last the LM head (the embedding again where they are tied) and the final
-    norm.
 
     Raises
     ------
@@ -64,21 +93,12 @@ def weight_bytes_per_rank(
     if (tp * dp) % ep:
         problems.add("ep_size", ep, f"a divisor of tp_size * dp_size = {tp * dp}")
     problems.raise_if_any()
-    by_layer = [0.0] * model.num_hidden_layers
-    for spec in model.layers:
-        size = _local(model, spec, model.modules(spec), tp, ep, dp)
-        for i in spec.layer_indices:
-            by_layer[i] = size
-    top = {m.name: _local(model, None, (m,), tp, ep, dp) for m in model.top_modules}
-    stages, start = [], 0
-    for count in layers_per_stage(model.num_hidden_layers, pp):
-        stages.append(sum(by_layer[start : start + count]))
-        start += count
-    stages[0] += top["embed_tokens"]
-    if pp > 1 or "lm_head" in top:
-        stages[-1] += top.get("lm_head", top["embed_tokens"])
-    stages[-1] += top.get("norm", 0.0)
-    return max(stages)
+    return max(_rank_bytes(stage, tp, ep, dp) for stage in stage_models(model, pp))
+
+
+def _rank_bytes(stage: ModelConfig, tp: int, ep: int, dp: int) -> float:
+    inside = sum(spec.count * _local(stage, spec, stage.modules(spec), tp, ep, dp) for spec in stage.layers)
+    return inside + _local(stage, None, stage.top_modules, tp, ep, dp)
 
 
 def _local(model: ModelConfig, spec: LayerSpec | None, modules: Iterable[Module], tp: int, ep: int, dp: int) -> float:

@@ -16,6 +16,7 @@ from mfuroof.models import ModelConfig
 from mfuroof.precision import canonical_dtype, format_of
 from mfuroof.precision.runtime import UNQUANTISED
 from mfuroof.quant.regime import op_dtype, regimes
+from mfuroof.queries import crossover
 from mfuroof.step import StepEvaluator
 
 __all__ = ["DEQUANTISATION", "FORMATS_COMPARED", "Crossover", "Gains", "crossover_batch", "format_gains"]
@@ -94,18 +95,13 @@ def format_gains(
     problems = Problems()
     share = problems.number("dequantisation", dequantisation, 0.0, 10.0)
     problems.raise_if_any()
+    compared = [_Narrow(whole, device, name, share, {"kv_dtype": kv_dtype, **evaluator}) for name in formats]
     b, c = np.atleast_1d(np.asarray(batch_size)), np.atleast_1d(np.asarray(context))
     steps = StepBatch.uniform(decode_batch=np.repeat(b, c.size), decode_context=np.tile(c, b.size))
     shape = (b.size, c.size)
     base = StepEvaluator(whole, device, **evaluator).step_time(steps).reshape(shape)
-    native = {name: device.native(canonical_dtype(name)) and not format_of(name).weight_only for name in formats}
-    speedup: dict[str, F64] = {}
-    for name in formats:
-        narrow = StepEvaluator(whole, device, weight_dtype=name, kv_dtype=kv_dtype, **evaluator)
-        time = narrow.step_time(steps)
-        if share > 0 and not native[name] and format_of(name).bits < SIXTEEN:
-            time = time + share * _expanded_s(narrow, steps)
-        speedup[name] = base / time.reshape(shape)
+    speedup = {narrow.dtype: base / narrow.step_time(steps).reshape(shape) for narrow in compared}
+    native = {narrow.dtype: narrow.native for narrow in compared}
     return Gains(b.astype(np.int64), c.astype(np.int64), base, speedup, native)
 
 
@@ -143,15 +139,16 @@ def crossover_batch(
     *,
     limit: int = 2048,
     kv_dtype: str | None = None,
+    dequantisation: float = DEQUANTISATION,
     **evaluator: Any,
 ) -> Crossover:
     """Return the batch at which a format's gain over 16 bits falls below a factor.
 
-    Every batch up to ``limit`` is priced (one vectorised call), so that nothing is assumed of the shape of the curve.
+    `mfuroof.queries.crossover` with what `format_gains` adds to the step times of weights that are expanded.
 
     Parameters
     ----------
-    model, hardware, kv_dtype, **evaluator
+    model, hardware, kv_dtype, dequantisation, **evaluator
         As in `format_gains`.
     dtype
         Weight format.
@@ -170,14 +167,30 @@ def crossover_batch(
     problems = Problems()
     factor = problems.number("speedup", speedup, 0.0, 1e6, open_low=True)
     most = problems.positive_int("limit", limit)
+    share = problems.number("dequantisation", dequantisation, 0.0, 10.0)
     problems.raise_if_any()
-    gains = format_gains(model, hardware, (dtype,), np.arange(1, most + 1), (context,), kv_dtype=kv_dtype, **evaluator)
-    curve = gains.speedup[dtype][:, 0]
-    below = curve < factor
-    if not below.any():
-        return Crossover(factor, None, False, most, float(curve[0]))
-    first = int(np.argmax(below))
-    return Crossover(factor, first + 1, bool(below[first:].all()), most, float(curve[0]))
+    whole, device = _resolved(model, hardware)
+    narrow = _Narrow(whole, device, dtype, share, {"kv_dtype": kv_dtype, **evaluator})
+    base = StepEvaluator(whole, device, **evaluator)
+    (row,) = crossover(base, narrow, factor, most=most, decode_context=context).table.to_pylist()
+    return Crossover(factor, row["decode_batch"], bool(row["lasting"]), most, row["gain_at_low"])
+
+
+class _Narrow:
+    """An evaluator with narrow weights that allows for their expansion where the device cannot multiply them."""
+
+    def __init__(
+        self, model: ModelConfig, hardware: Hardware, dtype: str, share: float, arguments: Mapping[str, Any]
+    ) -> None:
+        self.dtype, known = dtype, format_of(dtype)
+        self.native = hardware.native(canonical_dtype(dtype)) and not known.weight_only
+        self.evaluator = StepEvaluator(model, hardware, weight_dtype=dtype, **arguments)
+        self.share = 0.0 if self.native or known.bits >= SIXTEEN else share
+
+    def step_time(self, batch: StepBatch) -> F64:
+        """Return the time of each step. [s]"""
+        time_s = self.evaluator.step_time(batch)
+        return time_s + self.share * _expanded_s(self.evaluator, batch) if self.share > 0 else time_s
 
 
 def _expanded_s(evaluator: StepEvaluator, steps: StepBatch) -> F64:

@@ -140,7 +140,17 @@ def gemm_intensity(
     bytes_per_input: float = 2.0,
     bytes_per_output: float = 2.0,
 ) -> F64:
-    """Return FLOP per byte of Y[m, n] = X[m, k] W[k, n], each operand moved once. [FLOP/byte]"""
+    """Return the arithmetic intensity of Y[m, n] = X[m, k] W[k, n], each operand moved once. [FLOP/byte]
+
+    Parameters
+    ----------
+    m : array_like
+        Tokens; the result has its shape.
+    n, k
+        Output and input features.
+    bytes_per_weight, bytes_per_input, bytes_per_output
+        Of one element of W, X and Y. [bytes]
+    """
     tokens = np.asarray(m, np.float64)
     moved = bytes_per_weight * n * k + tokens * (bytes_per_input * k + bytes_per_output * n)
     return 2.0 * tokens * n * k / moved
@@ -154,9 +164,18 @@ def gemm_ridge_tokens(
     bytes_per_input: float = 2.0,
     bytes_per_output: float = 2.0,
 ) -> float:
-    """Return the tokens from which such a product is bound by compute; infinite where it never is.
+    """Return the tokens from which such a product is bound by compute; infinite where it never is. [tokens]
 
-    Solves ``gemm_intensity(m) = ridge_point``: ``m = r w n k / (2 n k - r (a k + b n))``. [tokens]
+    Parameters
+    ----------
+    ridge_point
+        Peak rate over bandwidth, see `Hardware.ridge_point`. [FLOP/byte]
+    n, k, bytes_per_weight, bytes_per_input, bytes_per_output
+        As in `gemm_intensity`.
+
+    Notes
+    -----
+    Solves ``gemm_intensity(m) = ridge_point``: ``m = r w n k / (2 n k - r (a k + b n))``.
     """
     room = 2.0 * n * k - ridge_point * (bytes_per_input * k + bytes_per_output * n)
     return ridge_point * bytes_per_weight * n * k / room if room > 0 else float("inf")

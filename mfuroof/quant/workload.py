@@ -229,11 +229,9 @@ def generation(
 
 def _batch(value: ArrayLike) -> F64:
     problems = Problems()
-    batch = np.asarray(value)
-    if batch.dtype.kind not in "iuf" or not np.isfinite(batch).all() or (batch < 0).any():
-        problems.add("batch_size", str(value), "finite numbers of at least 0")
+    batch = problems.numbers("batch_size", value, 0.0)
     problems.raise_if_any()
-    return batch.astype(np.float64)
+    return batch
 
 
 def _roofline(work: F64, moved: F64, peak: float, bandwidth: float, overhead: F64) -> Roofline:

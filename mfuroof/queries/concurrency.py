@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mfuroof._boundary import MAX_COUNT, Problems
+from mfuroof._boundary import MAX_COUNT, Problems, spread
 from mfuroof._types import I64
 from mfuroof.errors import InputError, MfuroofWarning, Problem
 from mfuroof.queries.meanings import quantity
 from mfuroof.queries.result import QueryResult
 from mfuroof.queries.search import scan_all
-from mfuroof.queries.shapes import labels_of, positive_numbers, title_of
+from mfuroof.queries.shapes import labels_of, title_of
 from mfuroof.queries.tables import answer_table, span_of
 from mfuroof.serving import ServingResult, estimate, scheduler_of
 from mfuroof.step import StepEvaluator
@@ -88,10 +88,10 @@ def largest_concurrency(
     if tpot_limit_s is None and ttft_limit_s is None:
         problems.add("tpot_limit_s, ttft_limit_s", "neither", "at least one of them")
     lengths = {
-        "input_len": positive_numbers("input_len", input_len, problems),
-        "output_len": positive_numbers("output_len", output_len, problems),
+        "input_len": problems.numbers("input_len", input_len, 0.0, open_low=True),
+        "output_len": problems.numbers("output_len", output_len, 0.0, open_low=True),
     }
-    given = {name: positive_numbers(name, v, problems) for name, v in limits.items() if v is not None}
+    given = {name: problems.numbers(name, v, 0.0, open_low=True) for name, v in limits.items() if v is not None}
     for name in serving:
         if name in ("concurrency", "arrival_rate"):
             problems.add(name, "an argument", "none: it is what is looked for, in a closed loop")
@@ -99,7 +99,7 @@ def largest_concurrency(
     usual = scheduler_of(evaluator.engine).max_num_seqs * engines
     biggest = problems.positive_int("most", usual if most is None else most)
     problems.raise_if_any()
-    columns = _spread(lengths | given)
+    columns, _ = spread(lengths | given)
     cases = int(columns["input_len"].size)
     if biggest > MAX_COUNT or cases * biggest > MOST_ESTIMATED:
         found = f"{cases * biggest:,} estimates"
@@ -128,16 +128,6 @@ def largest_concurrency(
     return QueryResult(
         table, text, "line", across, "concurrency", rows_seen=cases, rows_allowed=int((scan.last > 0).sum())
     )
-
-
-def _spread(columns: dict[str, Any]) -> dict[str, Any]:
-    try:
-        whole = np.broadcast_arrays(*columns.values())
-    except ValueError:
-        shapes = ", ".join(f"{name} {np.shape(a)}" for name, a in columns.items() if np.ndim(a))
-        expected = "shapes that broadcast against one another"
-        raise InputError(Problem("arguments", f"shapes {shapes}", expected)) from None
-    return {name: np.ascontiguousarray(a).ravel() for name, a in zip(columns, whole, strict=True)}
 
 
 def _table(

@@ -17,7 +17,7 @@ from mfuroof.queries.derived import checked_prices
 from mfuroof.queries.meanings import number, quantity, unit_by_name
 from mfuroof.queries.result import QueryResult
 from mfuroof.queries.search import scan_all
-from mfuroof.queries.shapes import Cases, check_range, labels_of, positive_numbers, title_of
+from mfuroof.queries.shapes import Cases, check_range, labels_of, title_of
 from mfuroof.queries.tables import answer_table, span_of
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep.grid import SHAPE_AXES
@@ -110,7 +110,7 @@ def crossover(
     choice("per", per, tuple(_RATES))
     _check_axes(shape)
     problems = Problems()
-    factor = positive_numbers("threshold", threshold, problems)
+    factor = problems.numbers("threshold", threshold, 0.0, open_low=True)
     problems.raise_if_any()
     cases = Cases(axis, shape, {"threshold": factor})
     smallest, biggest = check_range(axis, low, most, problems)

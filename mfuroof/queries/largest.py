@@ -14,7 +14,7 @@ from mfuroof.queries.guarantee import why_not_monotone
 from mfuroof.queries.meanings import quantity, unit_by_name
 from mfuroof.queries.result import QueryResult
 from mfuroof.queries.search import bisect_last, descend, scan_all
-from mfuroof.queries.shapes import Cases, check_range, labels_of, positive_numbers, title_of
+from mfuroof.queries.shapes import Cases, check_range, labels_of, title_of
 from mfuroof.queries.tables import answer_table, span_of
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep.memory import Memory
@@ -100,7 +100,7 @@ def largest(
     True
     """
     problems = Problems()
-    limit = positive_numbers("limit_s", limit_s, problems)
+    limit = problems.numbers("limit_s", limit_s, 0.0, open_low=True)
     shape = {
         "decode_batch": decode_batch,
         "decode_context": decode_context,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mfuroof._html import html_table
+from mfuroof._pandas import data_frame
 from mfuroof.queries.meanings import axis_label, number
 
 if TYPE_CHECKING:
@@ -66,13 +67,7 @@ class QueryResult:
         MfuroofError
             pandas is not installed.
         """
-        from mfuroof.errors import MfuroofError
-
-        try:
-            import pandas  # noqa: F401
-        except ImportError as error:
-            raise MfuroofError("to_pandas needs pandas; install it, or use to_arrow") from error
-        return self.table.to_pandas()
+        return data_frame(self.table)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types: the sentence, and the rows as dictionaries."""

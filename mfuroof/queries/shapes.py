@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from mfuroof._boundary import MAX_COUNT, Problems, choice, count_array
+from mfuroof._boundary import MAX_COUNT, Problems, choice, count_array, spread
 from mfuroof._types import F64, I64
 from mfuroof.batch import StepBatch
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep.grid import SHAPE_AXES
 
-__all__ = ["MOST", "Cases", "check_range", "labels_of", "positive_numbers", "title_of"]
+__all__ = ["MOST", "Cases", "check_range", "labels_of", "title_of"]
 
 MOST = {
     "decode_batch": 4096,
@@ -70,13 +70,7 @@ class Cases:
             problems.add("prefill_batch, prefill_new_tokens", "0", expected)
         problems.raise_if_any()
         arrays |= numbers
-        try:
-            whole = np.broadcast_arrays(*arrays.values())
-        except ValueError:
-            shapes = ", ".join(f"{name} {np.shape(a)}" for name, a in arrays.items() if np.ndim(a))
-            problems.add("arguments", f"shapes {shapes}", "shapes that broadcast against one another")
-            problems.raise_if_any()
-        flat = {name: np.ascontiguousarray(a).ravel() for name, a in zip(arrays, whole, strict=True)}
+        flat, _ = spread(arrays)
         self.fixed: dict[str, I64] = {name: flat[name] for name in given}
         self.numbers: dict[str, F64] = {name: flat[name] for name in numbers}
         self.size = int(next(iter(flat.values())).size)
@@ -105,20 +99,6 @@ class Cases:
     def told(self) -> dict[str, I64]:
         """The fixed axes that were asked about: those that are not 0 throughout."""
         return {name: column for name, column in self.fixed.items() if column.any()}
-
-
-def positive_numbers(name: str, value: Any, problems: Problems) -> F64:
-    """Return finite numbers above 0 in the shape they have; record a problem otherwise."""
-    expected = "finite numbers above 0"
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        problems.add(name, f"{type(value).__name__} that is no numeric array", expected)
-        return np.ones(())
-    bad = ~(np.isfinite(array) & (array > 0))
-    if bad.any():
-        problems.add(name, float(array[bad].ravel()[0]), expected)
-    return array
 
 
 def check_range(axis: str, low: Any, most: Any, problems: Problems) -> tuple[int, int]:

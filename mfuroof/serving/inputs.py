@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from mfuroof._boundary import MAX_COUNT, Problems
+from mfuroof._boundary import MAX_COUNT, Problems, spread
 from mfuroof._types import F64
 
 __all__ = ["Inputs", "serving_inputs"]
@@ -32,38 +30,16 @@ def serving_inputs(lengths: dict[str, Any], limits: dict[str, Any], concurrency:
     problems = Problems()
     arrays: dict[str, F64] = {}
     for name, value in lengths.items():
-        arrays[name] = _numbers(name, value, 0.0 if name == "cached_prefix_len" else 1.0, MAX_COUNT, problems)
+        arrays[name] = problems.numbers(name, value, 0.0 if name == "cached_prefix_len" else 1.0, MAX_COUNT)
     for name, value in limits.items():
-        arrays[name] = _numbers(name, value, 1.0, MAX_COUNT, problems)
+        arrays[name] = problems.numbers(name, value, 1.0, MAX_COUNT)
     if (concurrency is None) == (arrival_rate is None):
         both = "both concurrency and arrival_rate" if concurrency is not None else "neither of them"
         problems.add("concurrency, arrival_rate", both, "one of them")
     elif concurrency is not None:
-        arrays["offered"] = _numbers("concurrency", concurrency, 1.0, MAX_COUNT, problems)
+        arrays["offered"] = problems.numbers("concurrency", concurrency, 1.0, MAX_COUNT)
     else:
-        arrays["offered"] = _numbers("arrival_rate", arrival_rate, 0.0, _MAX_RATE, problems, open_low=True)
+        arrays["offered"] = problems.numbers("arrival_rate", arrival_rate, 0.0, _MAX_RATE, open_low=True)
     problems.raise_if_any()
-    try:
-        shape = np.broadcast_shapes(*(a.shape for a in arrays.values()))
-    except ValueError:
-        shapes = ", ".join(f"{name} {a.shape}" for name, a in arrays.items() if a.ndim)
-        problems.add("arguments", f"shapes {shapes}", "shapes that broadcast against one another")
-        problems.raise_if_any()
-    spread = {name: np.ascontiguousarray(np.broadcast_to(a, shape)).ravel() for name, a in arrays.items()}
-    return Inputs(shape, **spread)
-
-
-def _numbers(name: str, value: Any, low: float, high: float, problems: Problems, *, open_low: bool = False) -> F64:
-    """Return finite numbers in [low, high], or (low, high]; record a problem otherwise."""
-    expected = f"finite numbers in {'(' if open_low else '['}{low:g}, {high:g}]"
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
-        problems.add(name, f"{type(value).__name__} that is no numeric array", expected)
-        return np.full((), np.nan)
-    bad = ~(np.isfinite(array) & (array >= low) & (array <= high))
-    if open_low:
-        bad |= array == low
-    if bad.any():
-        problems.add(f"{name}[{int(np.flatnonzero(bad.ravel())[0])}]", float(array[bad].ravel()[0]), expected)
-    return array
+    flat, shape = spread(arrays)
+    return Inputs(shape, **flat)

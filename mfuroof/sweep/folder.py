@@ -99,7 +99,6 @@ class Folder:
         self._print, self._notes = {"kind": kind, **print_}, notes
         self._lock = -1
         self._journal = -1
-        self.is_new = False
         if self.path.exists() and not self.path.is_dir():
             kind = "a file" if self.path.is_file() else "no folder and no regular file"
             raise OutputError(f"cannot write {path}: it is {kind}; give a folder, or a file that ends in .parquet")
@@ -127,7 +126,6 @@ class Folder:
             remedy = "Give the name of a folder that is empty or does not exist."
             raise InputError(Problem(str(self.path), "files of something else", "an empty folder", remedy))
         if not (self.path / MANIFEST).exists():
-            self.is_new = True
             manifest = {"fingerprint": self._print, "digest": digest(self._print), **self._notes}
             write_atomically(self.path / MANIFEST, json.dumps(manifest, indent=1).encode())
 

@@ -62,10 +62,10 @@ class BenchData:
         Raises
         ------
         UnknownNameError
-            No file of that GPU.
+            Neither files nor peaks of that GPU.
         """
         folded = gpu.casefold() if isinstance(gpu, str) else gpu
-        if folded not in {name.casefold() for name in self.gpus}:
+        if folded not in {name.casefold() for name in (*self.gpus, *(self.peaks or ()))}:
             raise UnknownNameError("GPU", gpu, self.gpus, remedy=f"in {self.folder}")
         found = [f for f in self.files if f.gpu.casefold() == folded and f.layout.family == family]
         return tuple(sorted((f for f in found if f.layout.phase == phase), key=lambda f: f.stem + ".csv"))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mfuroof import lookup
-from mfuroof._boundary import Problems, choice, count_array
+from mfuroof._boundary import Problems, choice, count_array, spread
 from mfuroof._types import F64, ArrayLike
 from mfuroof.core.sources import MISSING, SUBSTITUTED
 from mfuroof.errors import InputError, MissingTableError, Problem
@@ -236,13 +236,8 @@ def _counts(
     low = {"heads": 1, **(minimum or {})}
     flat = {name: count_array(name, value, problems, minimum=low.get(name, 0)) for name, value in shape.items()}
     problems.raise_if_any()
-    forms = {name: np.shape(value) for name, value in shape.items()}
-    try:
-        form = np.broadcast_shapes(*forms.values())
-    except ValueError:
-        found = ", ".join(f"{name} {form}" for name, form in forms.items() if form)
-        raise InputError(Problem("arguments", found, "shapes that broadcast")) from None
-    return [np.broadcast_to(flat[name].reshape(forms[name]), form).ravel() for name in shape], form
+    whole, form = spread({name: flat[name].reshape(np.shape(value)) for name, value in shape.items()})
+    return list(whole.values()), form
 
 
 def _by_configuration(

@@ -141,14 +141,6 @@ class Table2D:
     def __len__(self) -> int:
         return int(self.cols.size)
 
-    @property
-    def rectangular(self) -> bool:
-        """Whether every row has the same columns."""
-        width = np.diff(self.offsets)
-        if (width != width[0]).any():
-            return False
-        return bool((self.cols.reshape(self.rows.size, -1) == self.cols[: width[0]]).all())
-
 
 @dataclass(frozen=True, eq=False)
 class GemmSites:

@@ -18,7 +18,7 @@ class PeerScore(NamedTuple):
 
 
 PEERS = (
-    PeerScore("AIConfigurator 0.12", "silicon development rows, 945 of 974 answered", 0.148, 0.117, 0.43),
+    PeerScore("AIConfigurator 0.12", "the serving points, 945 of 974 answered", 0.148, 0.117, 0.43),
     PeerScore("six fitted physical terms", "798 of the same, in sample", 0.105, 0.080, None),
     PeerScore("AIConfigurator 0.12", "3,287 rows on H100, H200 and B200, 851 failed", 0.284, 0.168, 0.48),
     PeerScore("AIConfigurator, roofline only", "the same 3,287 rows", 0.538, 0.538, 0.70),

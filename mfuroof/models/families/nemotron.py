@@ -36,18 +36,18 @@ def read_nemotron_h(f: Fields) -> Architecture:
 
 
 def _blocks(f: Fields) -> list[str]:
-    pattern = f.raw("layers_block_type")
-    if pattern is None:
-        pattern = f.raw("layer_types")
+    given = [key for key in ("layers_block_type", "layer_types") if f.raw(key) is not None]
+    where = f.spelling(given[0] if given else "layers_block_type")
+    pattern = f.raw(where)
     n = f.optional("num_hidden_layers", low=1)
     names = list(pattern) if isinstance(pattern, str | list) else []
     kinds = [_BLOCKS.get(k) if isinstance(k, str) else None for k in names]
     if not kinds or None in kinds or len(kinds) > MAX_LAYERS:
         expected = "a pattern of M, E, * and - or a list of mamba, moe, attention and mlp"
-        f.problems.add(f.spelling("layers_block_type"), short(pattern), expected)
+        f.problems.add(where, short(pattern), expected)
         return ["mlp"]
     if n is not None and n != len(kinds):
-        f.problems.add("num_hidden_layers", n, f"{len(kinds)}, the length of {f.spelling('layers_block_type')}")
+        f.problems.add("num_hidden_layers", n, f"{len(kinds)}, the length of {where}")
     return [k for k in kinds if k]
 
 

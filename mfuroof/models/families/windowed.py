@@ -8,7 +8,7 @@ from mfuroof.models.families.attention import attention_layers, heads_of
 from mfuroof.models.families.mixture import dense_mlp, mlp_layers, moe_mlp, sparse_layers
 from mfuroof.models.families.parts import Architecture, Layer, build
 from mfuroof.models.families.traits import Traits
-from mfuroof.models.fields import MAX_LAYERS, Fields
+from mfuroof.models.fields import ALIASES, MAX_LAYERS, Fields
 from mfuroof.models.specs import AttentionSpec, MlpSpec
 from mfuroof.models.text import short
 
@@ -95,7 +95,8 @@ def read_mimo_v2(f: Fields) -> Architecture:
     d = f.integer("hidden_size", low=1)
     n = f.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
     t = Traits(out_bias=False)
-    plain = Fields({k: v for k, v in f.config.items() if k != "layer_types" and "sliding" not in k}, f.problems)
+    windows = ("layer_types", "sliding_window", *ALIASES["sliding_window"])  # of the other layers
+    plain = Fields({k: v for k, v in f.config.items() if k not in windows}, f.problems)
     full = attention_layers(plain, t, n, d)[0]
     f.seen |= plain.seen
     window = f.integer("sliding_window", low=1)
