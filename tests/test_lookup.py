@@ -33,7 +33,7 @@ from mfuroof.core import search
 from mfuroof.core.sources import Source
 from mfuroof.errors import InputError, UnknownNameError
 from mfuroof.tables.compile import compile_2d, compile_matrix, compile_sites
-from mfuroof.tables.compiled import GemmSites, Table1D
+from mfuroof.tables.compiled import GemmSites, Table1D, Table2D
 
 RULES = sorted(lookup.RULES)
 POLICIES = {"own": None, "clamp": "clamp", "blank": "nan"}
@@ -362,3 +362,23 @@ def test_each_kernel_has_one_specialisation():
         for name in module.__all__:
             compiled = getattr(getattr(module, name), "signatures", [])
             assert len(compiled) <= 1, f"{name}: {compiled}"
+
+
+@pytest.mark.parametrize("outside", [None, "clamp", "nan"])
+def test_a_rectangular_grid_read_directly_gives_the_bits_of_the_general_way(outside):
+    """Values alone take the direct path; asking for details takes bisection."""
+    rng = np.random.default_rng(5)
+    rows, cols = np.array([1.0, 2.0, 3.0, 8.0, 200.0]), np.array([0.0, 1.0, 16.0, 17.0])
+    cells = rng.random(rows.size * cols.size)
+    table = Table2D(("batch", "kv_len"), rows, np.arange(0, cells.size + 1, cols.size), np.tile(cols, rows.size), cells)
+    assert table.buckets is not None
+    special = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, -1.0, 0.5, *rows, *cols, 199.9, 201.0, 1e300])
+    y, x = (grid.ravel() for grid in np.meshgrid(special, special))
+    y, x = np.append(y, rng.uniform(0, 220, 2000)), np.append(x, rng.uniform(-1, 20, 2000))
+    general = lookup.linear(table, y, x, outside=outside, details=True).values
+    npt.assert_array_equal(lookup.linear(table, y, x, outside=outside), general)
+
+
+def test_a_ragged_grid_has_no_direct_index():
+    ragged = Table2D(("batch", "kv_len"), [1.0, 2.0], [0, 2, 4], [1.0, 2.0, 1.0, 3.0], [1.0, 2.0, 3.0, 4.0])
+    assert ragged.buckets is None

@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
-from mfuroof._types import F64, I64, U8
-from mfuroof.core._jit import jit
+from mfuroof._types import F64, I16, I64, U8
+from mfuroof.core._jit import inlined, jit, read
 from mfuroof.core.lookup import (
     BLANK,
     CEILING,
@@ -23,6 +23,8 @@ from mfuroof.core.lookup import (
     NEAREST_L1,
     NEAREST_L2,
     OWN,
+    blend,
+    bucketed_cell,
     curve_read,
     fraction,
     mix,
@@ -30,10 +32,19 @@ from mfuroof.core.lookup import (
 from mfuroof.core.search import Int, floor_index, octaves
 from mfuroof.core.sources import CLAMPED, EXACT, INTERPOLATED, MISSING
 
-__all__ = ["grid_clamp", "grid_details", "grid_lookup", "grid_nearest", "grid_read", "grid_row", "metric"]
+__all__ = [
+    "grid_clamp",
+    "grid_details",
+    "grid_lookup",
+    "grid_nearest",
+    "grid_read",
+    "grid_row",
+    "metric",
+    "plane_linear",
+]
 
 
-@jit
+@inlined
 def grid_row(rows: F64, rule: int, policy: Int, y: float) -> tuple[Int, float, int]:
     """Row that answers for y under floor, ceiling or a blend (its lower row), the y used, and the source code."""
     last = rows.size - 1
@@ -54,7 +65,7 @@ def grid_row(rows: F64, rule: int, policy: Int, y: float) -> tuple[Int, float, i
     return r, y, INTERPOLATED
 
 
-@jit
+@inlined
 def metric(rule: int, dy: float, dx: float) -> float:
     """L1 distance, or the square of the L2 distance."""
     dy, dx = min(abs(dy), FAR), min(abs(dx), FAR)
@@ -131,6 +142,50 @@ def grid_read(
     if y - rows[r] <= rows[r + 1] - y:
         return v, code, rows[r], p0
     return v, code, rows[r + 1], p1
+
+
+@inlined
+def edge_or(v0: float, v1: float, t: float) -> float:
+    """Blend whose ends are the points themselves, to the last bit."""
+    return blend(v0, v1, t) if t < 1.0 else v1
+
+
+@jit
+def plane_linear(
+    row_buckets: I16,
+    rows: F64,
+    row_shift: int,
+    row_base: int,
+    row_depth: int,
+    col_buckets: I16,
+    cols: F64,
+    col_shift: int,
+    col_base: int,
+    col_depth: int,
+    values: F64,
+    clamp_y: bool,
+    clamp_x: bool,
+    y: F64,
+    x: F64,
+    out: F64,
+) -> None:
+    """out[i] = the bilinear blend on a grid whose rows share their columns, found by direct address.
+
+    The same arithmetic as `grid_read`, whose two bisections and choices among rules cost it a factor of ten.
+    ``rows`` and ``cols`` are padded; both have two points or more.
+    """
+    height, width = rows.size - 1, cols.size - 1
+    for i in range(x.size):
+        r, ty = bucketed_cell(row_buckets, rows, row_shift, row_base, row_depth, height, y[i])
+        j, tx = bucketed_cell(col_buckets, cols, col_shift, col_base, col_depth, width, x[i])
+        low, high = r * width + j, (r + 1) * width + j
+        v0 = edge_or(read(values, low), read(values, low + 1), tx)
+        v1 = edge_or(read(values, high), read(values, high + 1), tx)
+        v = edge_or(v0, v1, ty)
+        inside = (clamp_y or (rows[0] <= y[i] <= rows[height - 1])) and (
+            clamp_x or (cols[0] <= x[i] <= cols[width - 1])
+        )
+        out[i] = v if inside and not math.isnan(y[i]) and not math.isnan(x[i]) else math.nan
 
 
 @jit

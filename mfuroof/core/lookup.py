@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from mfuroof._types import F64, I16, U8
-from mfuroof.core._jit import jit
+from mfuroof.core._jit import inlined, jit, read
 from mfuroof.core.search import Int, count_bucketed, floor_index, octaves
 from mfuroof.core.sources import CLAMPED, EXACT, INTERPOLATED, MISSING
 
@@ -27,6 +27,7 @@ __all__ = [
     "NEAREST_L2",
     "OWN",
     "blend",
+    "bucketed_cell",
     "curve_bucketed",
     "curve_details",
     "curve_floor",
@@ -45,14 +46,14 @@ FAR = 1e150
 """Differences are capped here before they are squared, so that no metric overflows."""
 
 
-@jit
+@inlined
 def blend(v0: float, v1: float, t: float) -> float:
     """Linear blend that rises and falls with ``t`` and never leaves the bracket."""
     v = v0 + t * (v1 - v0)
     return min(max(v, min(v0, v1)), max(v0, v1))
 
 
-@jit
+@inlined
 def fraction(rule: int, x0: float, x1: float, x: float) -> float:
     """Where x stands between x0 < x1, as a fraction of the bracket or of its logarithm."""
     if rule == LOGLOG:
@@ -61,7 +62,7 @@ def fraction(rule: int, x0: float, x1: float, x: float) -> float:
     return (x - x0) / (x1 - x0)
 
 
-@jit
+@inlined
 def mix(rule: int, v0: float, v1: float, t: float) -> float:
     """Blend two values, or for log-log their logarithms."""
     if rule == LOGLOG:
@@ -70,7 +71,7 @@ def mix(rule: int, v0: float, v1: float, t: float) -> float:
     return blend(v0, v1, t)
 
 
-@jit
+@inlined
 def curve_blend(
     grid: F64, values: F64, lo: Int, hi: Int, j: Int, rule: int, policy: Int, x: float
 ) -> tuple[float, int, float]:
@@ -98,7 +99,7 @@ def curve_blend(
     return mix(rule, values[j], values[j + 1], fraction(rule, x0, x1, x)), INTERPOLATED, grid[near]
 
 
-@jit
+@inlined
 def curve_read(
     grid: F64, values: F64, lo: Int, hi: Int, rule: int, policy: Int, x: float
 ) -> tuple[float, int, float]:
@@ -162,6 +163,18 @@ def curve_floor(
         v = padded_values[np.uint64(count_bucketed(buckets, padded_grid, shift, base, depth, x[i]))]
         v = v if x[i] >= first else below
         out[i] = v if x[i] <= limit else np.nan
+
+
+@inlined
+def bucketed_cell(
+    buckets: I16, padded_grid: F64, shift: int, base: int, depth: int, points: int, x: float
+) -> tuple[Int, float]:
+    """Cell of a grid of two points or more that holds x, found by direct address, and the place in it [0, 1]."""
+    q = x if x >= padded_grid[0] else padded_grid[0]
+    q = q if q <= padded_grid[points - 1] else padded_grid[points - 1]
+    j = min(count_bucketed(buckets, padded_grid, shift, base, depth, q), points - 1) - 1
+    x0, x1 = read(padded_grid, j), read(padded_grid, j + 1)
+    return j, (q - x0) / (x1 - x0)
 
 
 @jit

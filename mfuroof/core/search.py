@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 
 from mfuroof._types import F64, I16
-from mfuroof.core._jit import jit
+from mfuroof.core._jit import inlined, jit
 
 __all__ = ["Int", "count_bucketed", "floor_index", "octaves"]
 
@@ -22,7 +22,7 @@ Int: TypeAlias = int | np.int64
 LOG2_E = 1.0 / math.log(2.0)
 
 
-@jit
+@inlined
 def floor_index(grid: F64, lo: Int, hi: Int, x: float) -> Int:
     """Index of the largest grid point <= x; ``lo - 1`` below the slice and for NaN."""
     while lo < hi:

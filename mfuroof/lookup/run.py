@@ -94,7 +94,11 @@ def run_values(
     """Read values only; the other two arrays are empty."""
     out = np.empty(at[0].size) if out is None else out
     index = table.buckets if isinstance(table, Table1D) else None
-    if index is None:
+    if isinstance(table, Table2D) and rule == lookup.LINEAR and table.buckets is not None:
+        clamped = [policy == lookup.CLAMP for policy in policies]
+        axes = [entry for b in table.buckets for entry in (b.counts, b.grid, b.shift, b.base, b.depth)]
+        _share(grid.plane_linear, (*axes, table.values, *clamped), [*at, out], threads)
+    elif index is None:
         _share(VALUES[type(table)], (*arrays_of(table), rule, *policies), [*at, out], threads)
     elif rule == lookup.FLOOR:
         below = index.values[1] if policies[0] == lookup.CLAMP else np.nan

@@ -141,6 +141,17 @@ class Table2D:
     def __len__(self) -> int:
         return int(self.cols.size)
 
+    @cached_property
+    def buckets(self) -> tuple[Buckets, Buckets] | None:
+        """Direct-address indices over rows and columns; None where rows differ in their columns, or as for a curve."""
+        width = self.cols.size // self.rows.size
+        if width * self.rows.size != self.cols.size or min(width, self.rows.size) < 2:
+            return None
+        if (np.diff(self.offsets) != width).any() or (self.cols.reshape(-1, width) != self.cols[:width]).any():
+            return None
+        rows, cols = _buckets(self.rows, self.rows), _buckets(self.cols[:width], self.cols[:width])
+        return None if rows is None or cols is None else (rows, cols)
+
 
 @dataclass(frozen=True, eq=False)
 class GemmSites:
