@@ -88,7 +88,7 @@ class CapacityParams:
         """Return the conventions of BLIS (inference-sim): its figures exactly at ``tp_size`` 1.
 
         Above that BLIS sets the memory of all ranks against the KV bytes of one, and so is about ``tp_size`` times
-        too high (its issue 1545); here both are per rank.
+        too high (inference-sim issue 1545); here both are per rank.
 
         Parameters
         ----------
