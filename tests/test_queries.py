@@ -62,7 +62,7 @@ def test_best_is_the_first_of_a_sort(rows, by, count, objective):
         if name != "rate / time_s":
             return row[name]
         rate, time = row["rate"], row["time_s"]
-        return None if rate is None or (rate == 0 and time == 0) else rate / time if time else float("inf")
+        return None if rate is None or (rate == 0 and time == 0) else rate / time if time else None
 
     found = best(table(rows), objective, ["fits", "tp < 3"], by=by, count=count)
     expected = naive.best(rows, sign, value, lambda row: row["fits"], by, count)
@@ -73,8 +73,9 @@ def test_best_is_the_first_of_a_sort(rows, by, count, objective):
 
 @given(ROWS, BY, st.sampled_from([("rate", "time_s"), ("time_s", "cost"), ("rate", "time_s", "cost")]))
 def test_front_is_what_nothing_dominates(rows, by, names):
-    goals = [(name, GOALS[name]) for name in names]
-    found = pareto_front(table(rows), [f"{'max' if s > 0 else 'min'} {n}" for n, s in goals], by=by)
+    every, goals = rows, [(name, GOALS[name]) for name in names]
+    rows = rows if "fits" in by else [row for row in rows if row["fits"] is not False]
+    found = pareto_front(table(every), [f"{'max' if s > 0 else 'min'} {n}" for n, s in goals], by=by)
     there = found.table.to_pylist()
     assert sorted(there, key=naive.order) == sorted(naive.front(rows, goals, by), key=naive.order)
     for row in rows:  # every other row is dominated by one of the front of its group
@@ -124,6 +125,29 @@ def test_front_of_many_points_equals_the_definition_and_is_sorted():
     assert kept == set(zip(x[on_front].tolist(), y[on_front].tolist(), strict=True))
     assert found.num_rows == on_front.sum()
     assert found.column("x").to_pylist() == sorted(found.column("x").to_pylist(), reverse=True)
+
+
+def test_what_does_not_fit_wins_only_when_asked_for():
+    rows = {"rate": [3.0, 2.0, 1.0], "time_s": [1.0, 2.0, 3.0], "fits": [False, None, True]}
+    found = best(rows, "max rate")
+    assert found.table.column("rate").to_pylist() == [2.0]
+    assert found.sentence.startswith("Of the 2 rows of 3 with fits the highest rate is 2")
+    for asked in ({"even_if_unfit": True}, {"where": "fits or not fits"}):
+        assert best(rows, "max rate", **asked).table.column("rate").to_pylist() == [3.0]
+    assert best(rows, "max rate", by="fits").table.column("rate").to_pylist() == [3.0, 1.0, 2.0]
+    goals = ("max rate", "min time_s")
+    assert len(pareto_front(rows, goals)) == 1
+    assert pareto_front(rows, goals).table.column("rate").to_pylist() == [2.0]
+    assert pareto_front(rows, goals, even_if_unfit=True).table.column("rate").to_pylist() == [3.0]
+    none = best({"rate": [1.0], "fits": [False]}, "max rate").sentence
+    assert none == "None of 1 rows can be chosen with fits (met by 0)."
+
+
+def test_what_is_infinite_never_wins():
+    rows = {"rate": [1.0, 2.0], "zero": [0.0, 4.0]}
+    assert best(rows, "max rate / zero").table.column("rate").to_pylist() == [2.0]
+    assert best(rows, "max rate / 0").sentence == "None of 2 rows has a finite value of rate / 0."
+    assert pareto_front(rows, ("max rate / zero", "max zero")).table.column("rate").to_pylist() == [2.0]
 
 
 # ------------------------------------------------------------------ prices and other derived columns
@@ -231,7 +255,7 @@ def test_answers_show_themselves():
     assert repr(none) == none.sentence
     assert "<b>" not in best({"gpu": ["<b>"], "x": [1]}, "max x")._repr_html_()
     nothing = best({"x": [float("nan")]}, "max x")
-    assert nothing.sentence == "None of 1 rows has a value of x."
+    assert nothing.sentence == "None of 1 rows has a finite value of x."
 
 
 def test_pictures_hold_the_points():

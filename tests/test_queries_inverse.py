@@ -17,6 +17,7 @@ from mfuroof.errors import InputError, MfuroofWarning, UnknownNameError
 from mfuroof.quant import crossover_batch
 from mfuroof.queries import bound_crossover, crossover, largest, largest_concurrency
 from mfuroof.queries.guarantee import why_not_monotone
+from mfuroof.queries.meanings import beyond
 from mfuroof.queries.search import bisect_last, descend, scan_all
 
 AXES = ("decode_batch", "decode_context", "prefill_batch", "prefill_new_tokens", "prefill_context")
@@ -381,3 +382,23 @@ def test_concurrency_that_cannot_be():
     for wrong in ({}, {"tpot_limit_s": 0}, shapes, many, own):
         with pytest.raises(InputError):
             largest_concurrency(ev, 100, 10, **wrong)
+
+
+def test_what_is_no_evaluator_is_said():
+    evaluator = mr.StepEvaluator("meta-llama/Llama-3.1-8B", "h100_sxm")
+    for wrong in (
+        lambda: crossover(evaluator, None, 1.5),
+        lambda: crossover(3, evaluator),
+        lambda: bound_crossover(None),
+        lambda: largest(None, "decode_batch", 0.1),
+        lambda: largest_concurrency(None, 10, 10, tpot_limit_s=0.1),
+    ):
+        with pytest.raises(InputError, match="expected a StepEvaluator"):
+            wrong()
+
+
+def test_the_next_value_is_told_with_digits_that_exceed_the_limit():
+    assert beyond(0.100004, 0.1, "s") == "100.004 ms"
+    assert beyond(0.12, 0.1, "s") == "120 ms"
+    assert beyond(float("nan"), 0.1, "s") == "nan s"
+    assert beyond(1234.4, 1234.0, "") == "1234.4"

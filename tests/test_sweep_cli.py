@@ -40,6 +40,9 @@ def run(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> s
         ([*SWEEP, "--histogram", "step_time_s"], 2, "COLUMN=FROM:TO:linN"),
         ([*SWEEP, "--histogram", "step_time_s=0:1:log9"], 2, "above 0 for log"),
         ([*SWEEP, "--best", "step_time_s", "--out", "x.parquet"], 2, "a folder"),
+        ([*SWEEP, "--out", "full.csv"], 2, "found suffix .csv, expected .parquet or a folder"),
+        ([*SWEEP, "--best", "step_time_s", "--out", "full.json"], 2, "found suffix .json"),
+        ([*SWEEP, "--even-if-unfit"], 2, "--best or --pareto"),
         ([*SWEEP, "--shard", "1/2"], 2, "--out FOLDER"),
         ([*SWEEP, "--restart", "--out", "x.parquet"], 2, "--out FOLDER"),
         ([*SWEEP, "--dask-workers", "1", "--scheduler", "x", "--out", "folder"], 2, "one of them"),
@@ -129,3 +132,46 @@ def test_loads_are_swept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert "4 loads in" in out and "Lowest TPOT" in out
     found: dict[str, Any] = pq.read_table(tmp_path / "loads.parquet").to_pydict()
     assert found["concurrency"] == [1, 8, 1, 8]
+
+
+def test_shards_cut_what_is_one_partition(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = [*SWEEP, "--prefill-tokens", "0,64", "--detail", "times"]
+    rows = [
+        json.loads(run(capsys, *command, "--shard", f"{i}/3", "--out", str(tmp_path / f"{i}"), "--json"))["rows"]
+        for i in (1, 2, 3)
+    ]
+    assert min(rows) > 0 and sum(rows) == 20
+    merged = run(
+        capsys, "shards", "merge", str(tmp_path / "all"), *(str(tmp_path / f"{i}") for i in (1, 2, 3)), "--json"
+    )
+    assert json.loads(merged)[0]["complete"]
+    run(capsys, *command, "--shard", "1/3", "--out", str(tmp_path / "one"))
+    assert json.loads(run(capsys, *command, "--out", str(tmp_path / "one"), "--json"))["rows"] == 20
+    assert main([*command, "--shard", "2/3", "--partition-rows", "100", "--out", str(tmp_path / "few")]) == 0
+    err = capsys.readouterr().err
+    assert "shard 2/3 has nothing to do: the sweep is cut into 1 partition. " in err and "--partition-rows" in err
+
+
+def test_best_is_among_what_fits(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = ["sweep", "meta-llama/Llama-3.1-70B", "--gpu", GPU, "--tp", "2", "--cost", "constant_mfu"]
+    command += ["--decode-batch", "1,256", "--decode-context", "8192", "--prefill-tokens", "0"]
+    keep = ["--best", "tokens_per_s_per_gpu", "--pareto", "tokens_per_s_per_gpu:max,decode_batch:max"]
+
+    def batches(*more: str) -> list[int]:
+        found = json.loads(run(capsys, *command, *keep, *more, "--json"))["results"]
+        assert found["best"][0] in found["pareto"]
+        return [row["decode_batch"] for row in found["best"]]
+
+    assert batches() == [1]
+    assert batches("--even-if-unfit") == batches("--having", "fits or not fits") == [256]
+    steps = str(tmp_path / "steps.parquet")
+    run(capsys, *command, "--out", steps)
+    asked = ["best", steps, "--maximize", "tokens_per_s_per_gpu", "--json"]
+    found = [json.loads(run(capsys, *asked, *more))["rows"][0]["decode_batch"] for more in ([], ["--even-if-unfit"])]
+    assert found == [1, 256]
+
+
+def test_few_rows_are_neither_none_nor_all(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    command = ["sweep", "meta-llama/Llama-3.1-70B", "--gpu", GPU, "--tp", "2", "--cost", "constant_mfu"]
+    command += ["--decode-batch", "1,1000:1998", "--decode-context", "8192", "--prefill-tokens", "0"]
+    assert "<1%" in run(capsys, *command, "--out", str(tmp_path / "steps.parquet"))

@@ -21,6 +21,7 @@ from mfuroof.serving import estimate
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep import Sweep, run_sweep, sweep_batches
 from mfuroof.sweep.grid import SHAPE_AXES, Grid
+from mfuroof.sweep.outputs import check_folder
 from mfuroof.sweep.size import check_size
 from mfuroof.sweep.space import Space
 from mfuroof.sweep.values import CASE_AXES
@@ -288,3 +289,18 @@ def test_partitions_cover_the_rows_once(partition_rows: int, chunk_rows: int, ca
             _, first, chunk = space.chunk(job)
             assert first + chunk.start == row
             row += chunk.rows
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a", "a.json", "a.parquet.gz"])
+def test_a_file_of_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"expected \.parquet"):
+        run_sweep(Sweep(MODEL, GPU, **FEW), tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_may_have_a_dot_in_its_name(tmp_path: Path) -> None:
+    check_folder(tmp_path / "qwen3-0.6b")
+    (tmp_path / "there.csv").mkdir()
+    check_folder(tmp_path / "there.csv")
+    with pytest.raises(InputError, match="a folder"):
+        check_folder(tmp_path / "new.csv")

@@ -171,3 +171,11 @@ def test_names_of_results_are_file_names() -> None:
             reduce_sweep(sweep, {name: TopK("step_time_s")})
     with pytest.raises(InputError, match="at least one"):
         reduce_sweep(sweep, {})
+
+
+@pytest.mark.parametrize("wrong", [5, "best", {"x": None}, TopK, {3: TopK("step_time_s")}])
+def test_what_is_no_reduction_is_said(wrong: Any) -> None:
+    with pytest.raises(InputError, match="reductions"):
+        reduce_sweep(
+            Sweep("meta-llama/Llama-3.1-8B", "h100_sxm", decode_batch=1, decode_context=1, prefill_new_tokens=0), wrong
+        )

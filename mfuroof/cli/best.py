@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["EXAMPLES", "best"]
 
 EXAMPLES = (
-    "mfuroof best steps.parquet --maximize tokens_per_s_per_gpu --where 'step_time_ms <= 30 and fits'",
-    "mfuroof best steps.parquet --maximize tokens_per_s_per_gpu --minimize step_time_s --where fits --by gpu",
+    "mfuroof best steps.parquet --maximize tokens_per_s_per_gpu --where 'step_time_ms <= 30'",
+    "mfuroof best steps.parquet --maximize tokens_per_s_per_gpu --minimize step_time_s --by gpu",
     "mfuroof best meta-llama/Llama-3.1-70B --gpu h100_sxm,h200_sxm --tp 2,4,8 --input-len 1024 --output-len 512"
     " --tpot-limit 30ms --ttft-limit 1s --price h100_sxm=2.5,h200_sxm=3.2",
 )
@@ -37,6 +37,9 @@ def best(
     ] = None,
     by: Annotated[str, typer.Option("--by", help="Columns whose values make groups, comma-separated.")] = "",
     top: Annotated[int, typer.Option("--top", help="Rows of each group.")] = 1,
+    even_if_unfit: Annotated[
+        bool, typer.Option("--even-if-unfit", help="Choose also among rows that do not fit the memory.")
+    ] = False,
     price: Annotated[
         list[str] | None, typer.Option("--price", help="Price of a GPU-hour, GPU=PRICE; may be repeated.")
     ] = None,
@@ -84,6 +87,8 @@ def best(
     --maximize and --minimize, the rows that no other beats in both (the Pareto front). Names in expressions are
     columns (mfuroof describe lists them); a name ending in _ms or _gib reads the column ending in _s or _bytes.
 
+    Rows that do not fit the memory are left out, unless a condition names fits or --even-if-unfit is given.
+
     Of a model: every number of clients on every GPU and rank count is estimated. What is sought is the lowest price
     per million output tokens where prices are given, the most output tokens per second and GPU otherwise.
     """
@@ -108,20 +113,20 @@ def best(
         groups = groups or [name for name in _CASE_COLUMNS if several[name] > 1]
         usual = "max output_tokens_per_s_per_gpu" if prices is None else "min price_per_million_output_tokens"
         goals = goals or [usual]
-    print_answer(_asked(rows, goals, conditions, groups, top, prices), conditions, json=json)
+    print_answer(_asked(rows, goals, conditions, groups, top, prices, even_if_unfit), conditions, json=json)
 
 
 def _asked(
-    rows: Any, goals: list[str], where: list[str], by: list[str], top: int, prices: dict[str, float] | None
+    rows: Any, goals: list[str], where: list[str], by: list[str], top: int, prices: dict[str, float] | None, even: bool
 ) -> QueryResult:
     from mfuroof.errors import InputError, Problem
     from mfuroof.queries import best, pareto_front
 
     if len(goals) == 1:
-        return best(rows, goals[0], where, by=by, count=top, prices=prices)
+        return best(rows, goals[0], where, by=by, count=top, prices=prices, even_if_unfit=even)
     if top != 1:
         raise InputError(Problem("--top", str(top), "nothing beside both --maximize and --minimize"))
-    return pareto_front(rows, goals, where, by=by, prices=prices)
+    return pareto_front(rows, goals, where, by=by, prices=prices, even_if_unfit=even)
 
 
 def _is_table(source: str) -> bool:

@@ -89,6 +89,7 @@ def sweep(
     histogram: s.HistogramOf = None,
     by: s.By = "",
     having: s.Having = None,
+    even_if_unfit: s.EvenIfUnfit = False,
     threads: s.Threads = None,
     shard: s.ShardOf = None,
     dask_workers: s.DaskWorkers = None,
@@ -113,7 +114,8 @@ def sweep(
 
     FILE.parquet appears under its name, in place of an older one, when it is complete. A folder is filled partition
     by partition: after a kill, a full disk or a lost connection the same command goes on where it was. With --best,
-    --pareto or --histogram the rows are reduced as they come and never written, and a folder keeps the results.
+    --pareto or --histogram the rows are reduced as they come and never written, and a folder keeps the results;
+    --best and --pareto choose among rows that fit the memory, unless --having names fits.
     """
     from mfuroof.cli.costs import cost_and_params
     from mfuroof.cli.sweep_reduce import reductions_of
@@ -122,7 +124,7 @@ def sweep(
     from mfuroof.sweep.space import Space
 
     family, params = cost_and_params(cost, preset, missing, calibration=calibration)
-    kept = reductions_of(best, top, pareto, histogram, by, having)
+    kept = reductions_of(best, top, pareto, histogram, by, having, even_if_unfit)
     definition = Sweep(
         model or None,
         gpu,

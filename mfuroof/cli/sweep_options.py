@@ -53,7 +53,10 @@ By = Annotated[str, keep("--by", "Columns that make groups, for instance gpu,tp_
 Having = Annotated[
     str | None, keep("--having", "Condition on results, such as 'fits and step_time_ms <= 30'.", metavar="EXPR")
 ]
-ShardOf = Annotated[str | None, run("--shard", "Do part i of n, to share the work out.", metavar="I/N")]
+EvenIfUnfit = Annotated[bool, keep("--even-if-unfit", "Choose also among rows that do not fit the memory.")]
+ShardOf = Annotated[
+    str | None, run("--shard", "Do part i of n, to share the work out; n decides how finely it is cut.", metavar="I/N")
+]
 DaskWorkers = Annotated[int | None, run("--dask-workers", "Start a Dask cluster of N processes here.", metavar="N")]
 Scheduler = Annotated[str | None, run("--scheduler", "Use a running Dask cluster.", metavar="ADDRESS")]
 Restart = Annotated[bool, run("--restart", "Remove another sweep that the folder holds.")]

@@ -23,6 +23,7 @@ def reductions_of(
     histogram: list[str] | None,
     by: str,
     having: str | None,
+    even_if_unfit: bool = False,
 ) -> dict[str, Reduction]:
     """Return what is to be kept, by name of the result; nothing where the rows themselves are.
 
@@ -34,19 +35,23 @@ def reductions_of(
     from mfuroof.sweep import Histogram, Pareto, TopK
 
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
+    fits_named = "fits" in groups or (having is not None and re.search(r"\bfits\b", having) is not None)
+    must_fit = not (even_if_unfit or fits_named)
     out: dict[str, Any] = {}
     if best is not None:
         column, way = _directed("--best", best, "max")
-        out["best"] = TopK(column, groups, top, way == "max", having)
+        out["best"] = TopK(column, groups, top, way == "max", having, must_fit and column != "fits")
     if pareto is not None:
         goals = dict(_directed("--pareto", part, None) for part in pareto.split(",") if part.strip())
-        out["pareto"] = Pareto(goals, groups, having)
+        out["pareto"] = Pareto(goals, groups, having, must_fit)
     for spec in histogram or ():
         column, edges = _edges(spec)
         out[f"histogram_{column}"] = Histogram(column, edges, groups, having)
     if not out and (groups or having is not None):
         option = "--by" if groups else "--having"
         raise InputError(Problem(option, "no reduction", "--best, --pareto or --histogram beside it"))
+    if even_if_unfit and best is None and pareto is None:
+        raise InputError(Problem("--even-if-unfit", "no choice", "--best or --pareto beside it"))
     return out
 
 

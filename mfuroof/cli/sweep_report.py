@@ -34,8 +34,8 @@ def print_summary(summary: SweepSummary, written: str) -> None:
         rate = count(case.best.tokens_per_s_per_gpu) + star
         best.append((name, rate, f"{case.best.time_s / MS:.2f}", _shape(case.best.shape)))
         fastest.append((name, f"{case.fastest.time_s / MS:.2f}", _shape(case.fastest.shape)))
-        fit = "-" if case.rows_that_fit is None else f"{case.rows_that_fit / case.rows:.0%}"
-        shares.append((name, *(f"{share:.0%}" for share in case.bound_shares.values()), fit))
+        fit = "-" if case.rows_that_fit is None else _percent(case.rows_that_fit / case.rows)
+        shares.append((name, *(_percent(share) for share in case.bound_shares.values()), fit))
     priced = sum(case.best is not None for case in summary.cases)
     serving = any("input_len" in case.best.shape for case in summary.cases if case.best)
     time, what = ("tpot_ms", "load") if serving else ("time_ms", "step")
@@ -92,6 +92,13 @@ def _numbers(table: pa.Table, columns: list[str]) -> list[int]:
     import pyarrow as pa
 
     return [i for i, c in enumerate(columns) if not pa.types.is_dictionary(table.schema.field(c).type)]
+
+
+def _percent(share: float) -> str:
+    """Return a share in whole percent, in which a few rows are neither none nor all."""
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def _cell(value: Any) -> Any:

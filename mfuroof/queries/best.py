@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mfuroof._boundary import Problems
 from mfuroof.queries.meanings import quantity
-from mfuroof.queries.question import Question
+from mfuroof.queries.question import Fitting, Question
 from mfuroof.queries.ranking import top_rows
 from mfuroof.queries.result import QueryResult, says_nothing
 from mfuroof.queries.source import open_source
@@ -30,6 +30,7 @@ def best(
     by: str | Sequence[str] = (),
     count: int = 1,
     prices: Mapping[str, float] | None = None,
+    even_if_unfit: bool = False,
 ) -> QueryResult:
     """Return the best rows of a table, a file or dataset, a result, or a sweep.
 
@@ -51,6 +52,9 @@ def best(
     prices
         Price of one GPU for an hour, by name: gives the columns ``price_per_million_tokens`` and
         ``price_per_million_output_tokens``. [currency/h]
+    even_if_unfit
+        Whether rows whose ``fits`` is false can win. They cannot otherwise, unless ``where``, ``by`` or the objective
+        names ``fits``; rows for which it is not known can.
 
     Returns
     -------
@@ -78,7 +82,7 @@ def best(
     count = problems.positive_int("count", count)
     problems.raise_if_any()
     rows = open_source(source)
-    question = Question(rows.schema, (objective,), where, by, prices)
+    question = Question(rows.schema, (objective,), where, by, prices, must_fit=not even_if_unfit)
     found = reduced(rows, question, top_rows(count))
     name = question.objectives[0].name
     return QueryResult(
@@ -137,8 +141,10 @@ def _left_out(name: str, value: Any, row: Mapping[str, Any]) -> bool:
 
 def nothing_found(found: Reduced, question: Question) -> str:
     """Return why no row is left."""
-    if not question.where:
-        return f"None of {found.rows:,} rows has a value of {question.objectives[0].name}."
-    each = ", ".join(f"{e.text} (met by {n:,})" for e, n in zip(question.where, found.alone, strict=True))
-    lack = f"; the {found.allowed:,} that meet all have no value to compare" if found.allowed else ""
+    asked = zip(question.where, found.alone, strict=True)
+    met = [(e, n) for e, n in asked if n < found.rows or not isinstance(e, Fitting)]
+    if not met:
+        return f"None of {found.rows:,} rows has a finite value of {question.objectives[0].name}."
+    each = ", ".join(f"{e.text} (met by {n:,})" for e, n in met)
+    lack = f"; the {found.allowed:,} that meet all have no finite value to compare" if found.allowed else ""
     return f"None of {found.rows:,} rows can be chosen with {each}{lack}."

@@ -11,10 +11,10 @@ from numpy.typing import ArrayLike
 from mfuroof._boundary import MAX_COUNT, Problems, spread
 from mfuroof._types import I64
 from mfuroof.errors import InputError, MfuroofWarning, Problem
-from mfuroof.queries.meanings import quantity
+from mfuroof.queries.meanings import beyond, quantity
 from mfuroof.queries.result import QueryResult
 from mfuroof.queries.search import scan_all
-from mfuroof.queries.shapes import labels_of, title_of
+from mfuroof.queries.shapes import check_evaluator, labels_of, title_of
 from mfuroof.queries.tables import answer_table, span_of
 from mfuroof.serving import ServingResult, estimate, scheduler_of
 from mfuroof.step import StepEvaluator
@@ -83,6 +83,7 @@ def largest_concurrency(
     >>> found.table.column("limited_by").to_pylist()
     ['tpot']
     """
+    check_evaluator("evaluator", evaluator)
     problems = Problems()
     limits = {"tpot_limit_s": tpot_limit_s, "ttft_limit_s": ttft_limit_s}
     if tpot_limit_s is None and ttft_limit_s is None:
@@ -172,10 +173,15 @@ def _sentence(evaluator: StepEvaluator, table: pa.Table, across: str, limits: tu
     row = known[0]
     shape = f"{quantity(row['input_len'])} prompt and {quantity(row['output_len'])} output tokens"
     end = {
-        "tpot": f"one more has a TPOT of {quantity(row['next_tpot_s'], 's')}",
-        "ttft": f"one more has a TTFT of {quantity(row['next_ttft_s'], 's')}",
+        "tpot": f"one more has a TPOT of {_over(row, 'tpot')}",
+        "ttft": f"one more has a TTFT of {_over(row, 'ttft')}",
         "memory": "one more does not fit the memory",
         "range": "the largest looked at",
     }[row["limited_by"]]
     rate = quantity(row["output_tokens_per_s_per_gpu"], "tokens/s")
     return f"{head} {row['concurrency']:,} clients of {shape} within {within} ({end}), {rate} per GPU."
+
+
+def _over(row: dict[str, Any], figure: str) -> str:
+    value, limit = row[f"next_{figure}_s"], row.get(f"{figure}_limit_s")
+    return quantity(value, "s") if value is None or limit is None else beyond(value, limit, "s")

@@ -17,7 +17,7 @@ from mfuroof.queries.derived import checked_prices
 from mfuroof.queries.meanings import number, quantity, unit_by_name
 from mfuroof.queries.result import QueryResult
 from mfuroof.queries.search import scan_all
-from mfuroof.queries.shapes import Cases, check_range, labels_of, title_of
+from mfuroof.queries.shapes import Cases, check_evaluator, check_range, labels_of, title_of
 from mfuroof.queries.tables import answer_table, span_of
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep.grid import SHAPE_AXES
@@ -106,6 +106,10 @@ def crossover(
     >>> twice < half
     True
     """
+    for name, priced in (("base", base), ("other", other)):
+        if isinstance(priced, type) or not callable(getattr(priced, "step_time", None)):
+            found = repr(priced)[:100]
+            raise InputError(Problem(name, found, "a StepEvaluator, or something with its step_time"))
     choice("when", when, ("below", "above"))
     choice("per", per, tuple(_RATES))
     _check_axes(shape)
@@ -188,6 +192,7 @@ def bound_crossover(
     >>> 100 < found.table.column("decode_batch")[0].as_py() < 1000
     True
     """
+    check_evaluator("evaluator", evaluator)
     code = RESOURCES.index(choice("resource", resource, RESOURCES))
     _check_axes(shape)
     problems = Problems()

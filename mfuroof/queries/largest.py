@@ -11,10 +11,10 @@ from mfuroof._boundary import Problems, choice
 from mfuroof._types import I64
 from mfuroof.errors import InputError, Problem
 from mfuroof.queries.guarantee import why_not_monotone
-from mfuroof.queries.meanings import quantity, unit_by_name
+from mfuroof.queries.meanings import beyond, quantity, unit_by_name
 from mfuroof.queries.result import QueryResult
 from mfuroof.queries.search import bisect_last, descend, scan_all
-from mfuroof.queries.shapes import Cases, check_range, labels_of, title_of
+from mfuroof.queries.shapes import Cases, check_evaluator, check_range, labels_of, title_of
 from mfuroof.queries.tables import answer_table, span_of
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep.memory import Memory
@@ -99,6 +99,7 @@ def largest(
     >>> batches[0] > batches[1] > 0
     True
     """
+    check_evaluator("evaluator", evaluator)
     problems = Problems()
     limit = problems.numbers("limit_s", limit_s, 0.0, open_low=True)
     shape = {
@@ -218,7 +219,7 @@ def _one(row: dict[str, Any], axis: str, unit: str, cases: Cases) -> str:
         smallest = "memory has no room for it" if row["limited_by"] == "memory" else "the smallest takes longer"
         return f"there is no {axis} within {limit}{at}: {smallest}"
     reasons = {
-        "time": f"the next takes {quantity(row['next_step_time_s'], 's')}",
+        "time": f"the next takes {beyond(row['next_step_time_s'], row['limit_s'], 's')}",
         "memory": "no more fit the memory",
         "range": "the largest looked at",
     }

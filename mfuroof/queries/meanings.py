@@ -10,7 +10,7 @@ from mfuroof.units import GB, GIB, KIB, MIB, MS, NS, TERA, US
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["axis_label", "field_meaning", "field_unit", "number", "quantity", "unit_by_name"]
+__all__ = ["axis_label", "beyond", "field_meaning", "field_unit", "number", "quantity", "unit_by_name"]
 
 _BY_SUFFIX = (
     ("tokens_per_s_per_gpu", "tokens/s"),
@@ -69,7 +69,7 @@ def axis_label(field: pa.Field) -> str:
     return f"{field.name} [{unit}]" if unit else field.name
 
 
-def quantity(value: Any, unit: str = "") -> str:
+def quantity(value: Any, unit: str = "", digits: int = 4) -> str:
     """Return a number with its unit, scaled for reading: 0.0298 s is ``29.8 ms``.
 
     Examples
@@ -85,11 +85,23 @@ def quantity(value: Any, unit: str = "") -> str:
         if abs(value) >= factor:
             value, unit = value / factor, name
             break
-    return f"{number(value)} {unit}".strip()
+    return f"{number(value, digits)} {unit}".strip()
 
 
-def number(value: float) -> str:
+def beyond(value: float, limit: float, unit: str) -> str:
+    """Return a quantity with as many digits as tell it from a limit.
+
+    Examples
+    --------
+    >>> beyond(0.10004, 0.1, "s"), beyond(0.12, 0.1, "s")
+    ('100.04 ms', '120 ms')
+    """
+    texts = (quantity(value, unit, digits) for digits in range(4, 17))
+    return next((text for text in texts if text != quantity(limit, unit)), quantity(value, unit))
+
+
+def number(value: float, digits: int = 4) -> str:
     """Return a number with four significant digits, or all digits of a whole one, thousands separated."""
-    if isinstance(value, int) or (math.isfinite(value) and abs(value) >= 1000):
+    if isinstance(value, int) or (digits == 4 and math.isfinite(value) and abs(value) >= 1000):
         return f"{value:,.0f}"
-    return f"{value:.4g}"
+    return f"{value:.{digits}g}"

@@ -27,12 +27,13 @@ def pareto_front(
     *,
     by: str | Sequence[str] = (),
     prices: Mapping[str, float] | None = None,
+    even_if_unfit: bool = False,
 ) -> QueryResult:
     """Return the Pareto front of two or more objectives.
 
     Parameters
     ----------
-    source, where, prices
+    source, where, prices, even_if_unfit
         As in `mfuroof.queries.best`.
     objectives
         Two or more of ``"max <expression>"`` and ``"min <expression>"``.
@@ -65,7 +66,7 @@ def pareto_front(
     if len(asked) < 2:
         raise InputError(Problem("objectives", repr(objectives), "two or more", "best() takes one."))
     rows = open_source(source)
-    question = Question(rows.schema, asked, where, by, prices)
+    question = Question(rows.schema, asked, where, by, prices, must_fit=not even_if_unfit)
     found = reduced(rows, question, front_rows)
     y, x = (objective.name for objective in question.objectives[:2])
     return QueryResult(

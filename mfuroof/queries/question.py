@@ -18,7 +18,10 @@ from mfuroof.queries.meanings import field_unit
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Objective", "Question", "texts"]
+__all__ = ["Fitting", "Objective", "Question", "texts"]
+
+FITS = "fits"
+"""Column that says whether a row's weights and requests fit the memory."""
 
 _SENSES = {"max": 1.0, "maximize": 1.0, "min": -1.0, "minimize": -1.0}
 
@@ -50,6 +53,26 @@ class Objective:
         return "highest" if self.sign > 0 else "lowest"
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """The condition that nothing is known to stand against a row's memory: ``fits`` is true, or missing."""
+
+    text: str = FITS
+    names: tuple[str, ...] = (FITS,)
+
+    @staticmethod
+    def known(schema: pa.Schema) -> bool:
+        """Return whether there is such a column."""
+        import pyarrow as pa
+
+        return FITS in schema.names and bool(pa.types.is_boolean(schema.field(FITS).type))
+
+    def test(self, columns: Mapping[str, Column]) -> np.ndarray:
+        """Return whether each row meets it (n,)."""
+        values, there = columns[FITS]
+        return np.asarray(values, np.bool_) | ~np.asarray(there, np.bool_)
+
+
 class Question:
     """Objectives, constraints and groups over the columns of one schema.
 
@@ -65,6 +88,8 @@ class Question:
         Columns whose values tell groups apart.
     prices
         Price of one GPU for an hour, by name. [currency/h]
+    must_fit
+        Whether rows that do not fit the memory are left out, unless something above is about that.
 
     Raises
     ------
@@ -79,16 +104,21 @@ class Question:
         where: str | Sequence[str] = (),
         by: str | Sequence[str] = (),
         prices: Mapping[str, Any] | None = None,
+        must_fit: bool = False,
     ) -> None:
         self.schema = schema
         self.derived = derived_columns(schema.names, checked_prices(prices))
         known = [*schema.names, *self.derived]
         self.objectives = [Objective.parse(text, known) for text in objectives]
-        self.where = [Expression.parse(text, known, "constraint") for text in texts("where", where)]
+        self.where: list[Expression | Fitting] = []
+        self.where += [Expression.parse(text, known, "constraint") for text in texts("where", where)]
         self.by = texts("by", by)
         for name in self.by:
             if name not in schema.names:
                 raise UnknownNameError("column", name, schema.names)
+        named = {*self.by, *(name for e in (*(o.expression for o in self.objectives), *self.where) for name in e.names)}
+        if must_fit and FITS not in named and Fitting.known(schema):
+            self.where.append(Fitting())
         read = [name for e in (*(o.expression for o in self.objectives), *self.where) for name in e.names]
         self.used_derived = [name for name in dict.fromkeys(read) if name in self.derived]
         needed = [name for name in read if name not in self.derived]

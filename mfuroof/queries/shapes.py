@@ -10,10 +10,11 @@ import numpy as np
 from mfuroof._boundary import MAX_COUNT, Problems, choice, count_array, spread
 from mfuroof._types import F64, I64
 from mfuroof.batch import StepBatch
+from mfuroof.errors import InputError, Problem
 from mfuroof.step import StepEvaluator
 from mfuroof.sweep.grid import SHAPE_AXES
 
-__all__ = ["MOST", "Cases", "check_range", "labels_of", "title_of"]
+__all__ = ["MOST", "Cases", "check_evaluator", "check_range", "labels_of", "title_of"]
 
 MOST = {
     "decode_batch": 4096,
@@ -108,6 +109,12 @@ def check_range(axis: str, low: Any, most: Any, problems: Problems) -> tuple[int
     if largest > MAX_COUNT or smallest > largest:
         problems.add("low, most", f"{smallest}, {largest}", "low <= most <= 2**40")
     return smallest, largest
+
+
+def check_evaluator(where: str, value: Any) -> None:
+    """Raise `InputError` for what is no evaluator."""
+    if not isinstance(value, StepEvaluator):
+        raise InputError(Problem(where, repr(value)[:100], "a StepEvaluator"))
 
 
 def labels_of(evaluator: StepEvaluator) -> dict[str, Any]:

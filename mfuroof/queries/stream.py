@@ -45,7 +45,7 @@ def reduced(source: Source, question: Question, reduce: Reduce) -> Reduced:
         seen, met = seen + part.num_rows, met + int(np.count_nonzero(good))
         alone = [a + b for a, b in zip(alone, each, strict=True)]
         found = question.values(columns, part.num_rows)
-        rows = np.flatnonzero(good & ~np.isnan(found).any(axis=0))
+        rows = np.flatnonzero(good & np.isfinite(found).all(axis=0))  # a division by zero never wins
         groups = group_codes([column_of(part, name) for name in question.by], part.num_rows)
         rows = rows[reduce(found[:, rows], groups[rows], None)]
         rows = rows[_may_win(kept, values, part.take(rows), found[:, rows], question, reduce)]

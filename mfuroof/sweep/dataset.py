@@ -13,7 +13,9 @@ from mfuroof.sweep.definition import Sweep
 from mfuroof.sweep.engine import Shard, engine_run
 from mfuroof.sweep.fingerprint import fingerprint
 from mfuroof.sweep.folder import MANIFEST, Folder, Partition
+from mfuroof.sweep.layout import layout, warn_if_idle
 from mfuroof.sweep.local import Rows
+from mfuroof.sweep.outputs import check_folder
 from mfuroof.sweep.partition import Work
 from mfuroof.sweep.runner import Detail, Infeasible, Progress, file_metadata, prepared, told
 from mfuroof.sweep.summary import CaseSummary, SweepSummary
@@ -61,16 +63,23 @@ def write_sweep(
     verify
         Whether to read the checksum of every file before going on; otherwise size and time stamp are trusted.
     chunk_rows, partition_rows
-        Rows priced at a time, and of a partition, about; None for what suits. [rows]
+        Rows priced at a time, and of a partition, about. None for what the folder has already, or what suits: enough
+        partitions for all shards, the same whichever of them asks. [rows]
 
     Raises
     ------
     InputError
-        An argument is out of range; no case divides over its ranks; or the folder holds another sweep.
+        An argument is out of range; no case divides over its ranks; the folder holds another sweep; or its name is
+        that of a file, such as ``steps.csv``.
     MissingTableError
         No case has the tables it needs.
     OutputError
         Something cannot be written, or another process is at work in the folder; what is done stays.
+
+    Warns
+    -----
+    MfuroofWarning
+        There are fewer partitions than shards, and this one has nothing to do.
 
     Examples
     --------
@@ -80,16 +89,19 @@ def write_sweep(
     8192
     """
     began = time.perf_counter()
+    check_folder(folder)
     part = Shard.parse(shard)
+    chunk_rows, partition_rows = layout(sweep, chunk_rows, partition_rows, part, folder, restart)
     plan, columns = prepared(sweep, detail, infeasible, chunk_rows, partition_rows)
     space = plan.space
-    layout = {"chunk_rows": space.chunk_rows, "partition_rows": space.partition_rows}
-    print_ = fingerprint(sweep, detail=detail, infeasible=infeasible, **layout)
+    rows_each = {"chunk_rows": space.chunk_rows, "partition_rows": space.partition_rows}
+    print_ = fingerprint(sweep, detail=detail, infeasible=infeasible, **rows_each)
     notes = manifest_notes(plan, command)
     if not (Path(folder) / MANIFEST).exists():
         plan.require_one()  # before there is a folder
     with Folder(folder, "dataset", print_, notes, part.name, restart) as target:
         mine = part.numbers(space.partitions)
+        warn_if_idle(part, space.partitions)
         done = target.done(mine, verify)
         left = [number for number in mine if number not in done]
         work = Work(space, columns, columns.schema(file_metadata(sweep)), target.path.resolve())

@@ -102,6 +102,7 @@ class Folder:
         if self.path.exists() and not self.path.is_dir():
             kind = "a file" if self.path.is_file() else "no folder and no regular file"
             raise OutputError(f"cannot write {path}: it is {kind}; give a folder, or a file that ends in .parquet")
+        self._refuse_foreign()  # look before the lock is a file in it
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -122,12 +123,23 @@ class Folder:
                 expected = "the same sweep as before"
                 remedy = "Give another folder, repeat the first command, or begin anew with --restart."
                 raise InputError(Problem(str(self.path), "; ".join(changed), expected, remedy))
-        elif any(not p.name.startswith("_lock") for p in self.path.iterdir()):
-            remedy = "Give the name of a folder that is empty or does not exist."
-            raise InputError(Problem(str(self.path), "files of something else", "an empty folder", remedy))
+        else:
+            self._refuse_foreign()
         if not (self.path / MANIFEST).exists():
             manifest = {"fingerprint": self._print, "digest": digest(self._print), **self._notes}
             write_atomically(self.path / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+    def _refuse_foreign(self) -> None:
+        """Raise `InputError` where the folder holds files and no manifest; that of another shard may be on its way."""
+        if not self.path.is_dir() or (self.path / MANIFEST).exists():
+            return
+        try:
+            foreign = any(not p.name.startswith(("_lock", MANIFEST, f".{MANIFEST}")) for p in self.path.iterdir())
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be read: {error.strerror}. Choose another place.") from error
+        if foreign:
+            remedy = "Give the name of a folder that is empty or does not exist."
+            raise InputError(Problem(str(self.path), "files of something else", "an empty folder", remedy))
 
     def _take_lock(self) -> None:
         try:

@@ -34,6 +34,8 @@ class Pareto:
         Columns that make groups; none for the whole sweep.
     where
         Condition on the columns that rows must meet, see `mfuroof.expressions`; None for none.
+    must_fit
+        Whether rows that are known not to fit the memory are left out, whatever ``where`` says.
 
     Raises
     ------
@@ -51,6 +53,7 @@ class Pareto:
     goals: Any
     by: str | Sequence[str] = ()
     where: str | None = None
+    must_fit: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by", column_names(self.by))
@@ -73,7 +76,8 @@ class Pareto:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
-        return {"kind": "pareto", "goals": [list(g) for g in self.goals], "by": list(self.by), "where": self.where}
+        goals = [list(goal) for goal in self.goals]
+        return {"kind": "pareto", "goals": goals, "by": list(self.by), "where": self.where, "must_fit": self.must_fit}
 
     def start(self, schema: pa.Schema) -> Picks:
         """Return an empty state."""

@@ -34,6 +34,11 @@ class PickRule(Protocol):
         ...
 
     @property
+    def must_fit(self) -> bool:
+        """Whether rows that do not fit the memory are left out."""
+        ...
+
+    @property
     def objectives(self) -> tuple[tuple[str, bool], ...]:
         """Columns that are compared, and whether more is better."""
         ...
@@ -78,6 +83,8 @@ class Picks:
     def update(self, block: Block) -> None:
         """Take in rows."""
         block = only_rows(block, self._where)
+        if self._rule.must_fit and block.column("fits").known:
+            block = block.select(block.values("fits"))
         values = [upwards(block.values(name), more) for name, more in self._rule.objectives]
         good = _answered(values)
         if not good.all():
@@ -87,9 +94,7 @@ class Picks:
         groups, count = block_groups(block, self._rule.by)
         positions = block.positions
         at = self._rule.chosen(groups, count, values, positions)
-        placed = Block(
-            block.case, block.start, block.rows, {**block.columns, POSITION: Column(positions)}, block.kept
-        )
+        placed = Block(block.case, block.start, block.rows, {**block.columns, POSITION: Column(positions)}, block.kept)
         self._append([placed.picked(at, self._schema)])
 
     def merge(self, other: Picks) -> None:

@@ -35,6 +35,8 @@ class TopK:
         Whether more is better.
     where
         Condition on the columns that rows must meet, see `mfuroof.expressions`; None for none.
+    must_fit
+        Whether rows that are known not to fit the memory are left out, whatever ``where`` says.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class TopK:
     k: int = 1
     largest: bool = True
     where: str | None = None
+    must_fit: bool = False
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -73,7 +76,7 @@ class TopK:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
         return {"kind": "top", "objective": self.objective, "by": list(self.by), "k": self.k,
-                "largest": self.largest, "where": self.where}  # fmt: skip
+                "largest": self.largest, "where": self.where, "must_fit": self.must_fit}  # fmt: skip
 
     def start(self, schema: pa.Schema) -> Picks:
         """Return an empty state."""

@@ -18,7 +18,9 @@ from mfuroof.sweep.definition import Sweep
 from mfuroof.sweep.engine import Shard, engine_run
 from mfuroof.sweep.fingerprint import digest, fingerprint
 from mfuroof.sweep.folder import MANIFEST, Folder
+from mfuroof.sweep.layout import layout, warn_if_idle
 from mfuroof.sweep.local import Rows
+from mfuroof.sweep.outputs import check_folder
 from mfuroof.sweep.partition import Done, Work
 from mfuroof.sweep.reduction import Reduction, State
 from mfuroof.sweep.runner import Detail, Infeasible, Progress, file_metadata, prepared, told
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Reduced", "Seen", "reduce_sweep", "write_results"]
+
+_METHODS = ("check", "to_dict", "start", "restored")
+"""What a `Reduction` can do."""
 
 CHECKPOINT_S = 5.0
 """Seconds of work that a kill may cost at most, beside the partitions at work. [s]"""
@@ -97,15 +102,19 @@ def reduce_sweep(
     """
     began = time.perf_counter()
     named = dict(reductions) if isinstance(reductions, Mapping) else {"result": reductions}
+    if folder is not None:
+        check_folder(folder)
     part = Shard.parse(shard)
+    chunk_rows, partition_rows = layout(sweep, chunk_rows, partition_rows, part, folder, restart)
     plan, columns = prepared(sweep, detail, infeasible, chunk_rows, partition_rows)
     schema = columns.schema(file_metadata(sweep))
     _check(named, schema)
     space = plan.space
-    layout = {"chunk_rows": space.chunk_rows, "partition_rows": space.partition_rows}
+    rows_each = {"chunk_rows": space.chunk_rows, "partition_rows": space.partition_rows}
     specs = {name: reduction.to_dict() for name, reduction in named.items()}
-    print_ = fingerprint(sweep, detail=detail, infeasible=infeasible, reductions=specs, **layout)
+    print_ = fingerprint(sweep, detail=detail, infeasible=infeasible, reductions=specs, **rows_each)
     mine = part.numbers(space.partitions)
+    warn_if_idle(part, space.partitions)
     if folder is None or not (Path(folder) / MANIFEST).exists():
         plan.require_one()  # before there is a folder
     with ExitStack() as stack:
@@ -218,6 +227,9 @@ def _check(reductions: Mapping[str, Reduction], schema: pa.Schema) -> None:
     if not reductions:
         raise InputError(Problem("reductions", "none", "at least one"))
     for name, reduction in reductions.items():
-        if not name or name != os.path.basename(name) or name.startswith(("_", ".")):
+        if not isinstance(name, str) or not name or name != os.path.basename(name) or name.startswith(("_", ".")):
             raise InputError(Problem("reductions", repr(name), "names that can be file names"))
+        if isinstance(reduction, type) or not all(callable(getattr(reduction, n, None)) for n in _METHODS):
+            expected = "a TopK, Pareto or Histogram, or another Reduction"
+            raise InputError(Problem(f"reductions[{name!r}]", repr(reduction)[:100], expected))
         reduction.check(schema)

@@ -18,6 +18,7 @@ from mfuroof.sweep.cases import BoundCase, Plan
 from mfuroof.sweep.definition import Sweep
 from mfuroof.sweep.grid import Chunk
 from mfuroof.sweep.origin import table_provenance
+from mfuroof.sweep.outputs import check_file
 from mfuroof.sweep.schema import Columns
 from mfuroof.sweep.sink import ParquetSink
 from mfuroof.sweep.space import Space
@@ -55,7 +56,7 @@ def run_sweep(
     sweep
         What to sweep.
     output
-        Parquet file; it appears under this name when it is complete. None writes nothing.
+        File whose name ends in ``.parquet``; it appears under this name when it is complete. None writes nothing.
     detail
         ``"times"``: times, throughput and whether the requests fit; ``"bound"``: also the binding resource, the
         worst source and the largest distance to data; ``"components"``: also the time of every component of a step.
@@ -75,7 +76,7 @@ def run_sweep(
     Raises
     ------
     InputError
-        An argument is out of range, or no case divides over its ranks.
+        An argument is out of range, the file's name does not end in ``.parquet``, or no case divides over its ranks.
     MissingTableError
         No case has the tables it needs.
     OutputError
@@ -87,6 +88,8 @@ def run_sweep(
     8192
     """
     began = time.perf_counter()
+    if output is not None:
+        check_file(output)
     plan, columns = prepared(sweep, detail, infeasible, chunk_rows)
     workers = thread_count(threads)
     plan.require_one()
