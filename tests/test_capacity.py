@@ -536,7 +536,7 @@ def test_record_is_read_only_and_travels() -> None:
     assert table.column("num_kv_blocks").to_pylist() == found.num_kv_blocks.tolist()
     assert table.column("kv_dtype").to_pylist() == ["fp8", "fp8"]
     assert table.column("weight_dtype").to_pylist() == [None, None]
-    assert found.to_dict()["hardware"] == ["h100_sxm", "h100_sxm"]
+    assert found.to_dict()["gpu"] == ["h100_sxm", "h100_sxm"]
     text = repr(found)
     assert f"{found.num_kv_blocks[1]:,}" in text
     assert "sequences" in text

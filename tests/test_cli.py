@@ -511,6 +511,7 @@ def test_kv(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["kv_capacity_tokens"] for row in found] == room.kv_capacity_tokens.tolist()
     assert room.max_sequences is not None
     assert [row["max_sequences"] for row in found] == room.max_sequences.tolist()
+    assert found[0]["gpu"] == GPU and "hardware" not in found[0]
     assert f"{room.kv_capacity_tokens[0]:,}" in run(capsys, "kv", MODEL, "--gpu", GPU)
 
 
@@ -540,6 +541,46 @@ def test_lookup_between_points_and_beyond(capsys: pytest.CaptureFixture[str]) ->
     assert run_json(capsys, *at, "--outside", "clamp")["points"][1]["source"] == "clamped"
     assert "latency_us" in run(capsys, *at)
     assert main([*at, "--outside", "raise"]) == 2
+    capsys.readouterr()
+    assert "outside what was measured: kv_len 99999999, measured" in run(capsys, *at)
+
+
+@pytest.mark.parametrize(("m", "rule"), [("100000", "linear"), ("0", "floor")])
+def test_lookup_outside_names_coordinate_range_and_way_out(
+    capsys: pytest.CaptureFixture[str], m: str, rule: str
+) -> None:
+    from mfuroof.tables.store import load_tables
+
+    column = load_tables(GPU).family("gemm", dtype="bf16", n=4096, k=4096).column("m").to_pylist()
+    at = ["lookup", "gemm", "--gpu", GPU, "dtype=bf16", "n=4096", "k=4096", f"m={m}", "--rule", rule]
+    assert main(at) == 3
+    out = capsys.readouterr().out
+    assert f"outside what was measured: m {m}, measured {min(column)}" in out and "--outside clamp" in out
+    assert main([*at, "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["outside"][0].startswith(f"m {m}, measured")
+    assert "outside" not in run(capsys, *at, "--outside", "clamp")
+
+
+def test_a_known_gpu_without_tables_is_told_from_an_unknown_one(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["audit", "mi300x"], ["lookup", "gemm", "--gpu", "mi300x", "m=1", "n=1", "k=1", "dtype=bf16"]):
+        assert main(command) == 3
+        err = capsys.readouterr().err
+        assert "mi300x is a known GPU without embedded tables" in err and "h100_sxm" in err
+
+
+def test_a_step_far_from_data_is_no_prediction(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*STEP, "--decode-batch", str(10**12), "--decode-context", str(10**12)]) == 0
+    err = capsys.readouterr().err
+    assert "does not fit" in err and "octaves" in err and "no prediction" in err
+    assert main([*STEP, "--decode-batch", "256", "--decode-context", "8000"]) == 0
+    err = capsys.readouterr().err
+    assert "does not fit" in err and "no prediction" not in err
+
+
+def test_a_step_says_what_runs_beside_the_routed_experts(capsys: pytest.CaptureFixture[str]) -> None:
+    at = ["step", "deepseek-ai/DeepSeek-V3", "--gpu", "h200_sxm", "--tp", "8", "--prefill-tokens", "2048"]
+    assert "overlapped: shared experts" in run(capsys, *at)
+    assert run_json(capsys, *STEP, *DECODE)["overlapped"] == []
 
 
 def test_lookup_in_a_folder_of_mfu_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -118,6 +118,16 @@ def test_ceilings_become_hardware(collected):
     assert ceilings([]) is None
 
 
+def test_the_best_product_is_the_ceiling_of_a_processor(tmp_path):
+    held_back = FakeDevice(factor=lambda point, visit: 8.0 if point.family == "ceiling" else 1.0)
+    found = collect(held_back, tmp_path, gpu="fake", grids=GRIDS, families=["ceiling", "gemm"])
+    assert not found.audit.of(severity="error")
+    assert found.audit.of(code="beyond-ceiling")[0].severity == "warning"
+    rows = load_tables(found.compiled.folder, "own").family("gemm").to_pylist()
+    best = max(2.0 * r["m"] * r["n"] * r["k"] / r["latency_s"] for r in rows if r["dtype"] == "bf16")
+    assert mr.load_catalogue(found.compiled.folder / "device.json")["fake"].peak("bf16") == pytest.approx(best)
+
+
 def test_elementwise_kernels_give_launch_and_bandwidth_share():
     rows = [
         {
@@ -169,6 +179,9 @@ def test_the_audit_finds_what_cannot_be(collected, tmp_path):
     slow = mr.Hardware.from_figures("slow", bf16_tflops_per_s=0.001, hbm_tb_per_s=1.0)
     found = audit_collected(load_tables(collected.compiled.folder, "own"), slow).of(code="beyond-ceiling")
     assert {f.file for f in found} >= {"gemm/own.parquet"} and found[0].severity == "error"
+    shared = audit_collected(load_tables(collected.compiled.folder, "own"), slow, noisy_ceilings=True)
+    assert not shared.of(severity="error")
+    assert shared.of(code="beyond-ceiling")[0].severity == "warning"
     noisy = FakeDevice(factor=lambda p, visit: 3.0 if p.keys.get("m") in (2, 8, 32) else 1.0)
     report = collect(noisy, tmp_path, gpu="fake", grids=GRIDS, families=["gemm"]).audit
     assert report.of(code="not-monotone")[0].severity == "warning"

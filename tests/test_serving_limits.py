@@ -17,7 +17,7 @@ from test_serving_replay import Affine
 
 from mfuroof import StepBatch, StepEvaluator
 from mfuroof.engines import ENGINES
-from mfuroof.errors import UnknownNameError
+from mfuroof.errors import InputError, UnknownNameError
 from mfuroof.serving import SCHEDULERS, Lengths, Limit, estimate, replay, scheduler_of
 from mfuroof.serving.estimate import _admitted
 from mfuroof.serving.eviction import evictions
@@ -222,3 +222,14 @@ def test_the_published_agreement_holds(kernels, engine):
         assert found[kind]["e2e_latency_s"]["mean"] < most
         assert found[kind]["tpot_s"]["mean"] < 1.5 * most
         assert found[kind]["ttft_s"]["mean"] < 0.12
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("speculation", 3), ("scheduler", "vllm"), ("length_distribution", 3), ("scheduler", 0)]
+)
+def test_arguments_of_another_kind_are_refused(name, value):
+    with pytest.raises(InputError, match=f"(?s){name}.*For instance"):
+        estimate(Affine(), 1024, 256, 4, kv_capacity_tokens=BIG, **{name: value})
+    if name == "scheduler":
+        with pytest.raises(InputError, match="scheduler"):
+            replay(Affine(), [8], [8], clients=1, scheduler=value, kv_capacity_tokens=BIG)

@@ -245,3 +245,29 @@ def test_development_points_are_met(shared):
     assert tpot.mean <= 0.10 and tpot.median <= 0.07
     assert ttft.median <= 0.25
     assert not np.isinf(report.metrics["ttft"][0]).any()
+
+
+def test_counts_follow_the_rule_of_predict_and_impossible_measurements_are_named(tmp_path, capsys):
+    from mfuroof.cli import main
+
+    rows = ["8,8,60,1", "1.5,8,60,1", "8,0,nan,1", "8,8,,1", "8,8,60,1.5"]
+    source, out = tmp_path / "s.csv", tmp_path / "joined.parquet"
+    head = "model,gpu,input_len,output_len,concurrency,tpot_ms,ttft_ms,tp"
+    source.write_text("\n".join([head, *(f"{MODEL},h100_sxm,1024,128,{row}" for row in rows)]) + "\n")
+    assert main(["validate", str(source), "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "5 rows, 2 without a prediction" in text and "2 measured values left out: row 3" in text
+    errors = pq.read_table(out).column("error").to_pylist()
+    assert "concurrency: found 1.5, expected a whole number" in errors[1] and "tp: found 1.5" in errors[4]
+    assert "ttft_ms: found nan" in errors[2] and "tpot_ms: found 0" in errors[2]
+    assert errors[0] is None and errors[3] is None
+    assert main(["validate", str(source), "--json"]) == 0
+    assert [entry["row"] for entry in json.loads(capsys.readouterr().out)["left_out"]] == [3]
+
+
+def test_a_measured_step_of_no_time_is_left_out_and_named():
+    table = pa.table({"model": [MODEL] * 3, "gpu": ["h100_sxm"] * 3, "decode_batch": [1, 2, 3],
+                      "decode_context": [9, 9, 9], "step_time_s": [0.01, -1.0, None]})  # fmt: skip
+    report = validate_steps(table)
+    assert report.left_out == ["", "step_time_s: found -1.0, expected a positive finite number", ""]
+    assert report.score("step").count == 1 and not any(report.errors)

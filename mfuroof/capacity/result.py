@@ -27,7 +27,7 @@ class KvCapacity:
 
     Parameters
     ----------
-    model, hardware
+    model, gpu
         Names.
     block_size
         Tokens of one KV block. [tokens]
@@ -48,7 +48,7 @@ class KvCapacity:
     """
 
     model: str
-    hardware: str
+    gpu: str
     block_size: int
     tp_size: I64
     pp_size: I64
@@ -69,7 +69,7 @@ class KvCapacity:
     kv_bytes_per_token: F64
 
     @classmethod
-    def of(cls, model: str, hardware: str, block_size: int, inputs: Inputs, columns: dict[str, Any]) -> KvCapacity:
+    def of(cls, model: str, gpu: str, block_size: int, inputs: Inputs, columns: dict[str, Any]) -> KvCapacity:
         """Return the record of flat columns, in the shape of the arguments."""
         names = ("tp_size", "pp_size", "ep_size", "dp_size")
         flat: dict[str, Any] = dict(zip(names, inputs.degrees, strict=True))
@@ -80,10 +80,10 @@ class KvCapacity:
         shaped: dict[str, Any] = {
             name: None if a is None else _frozen(a.reshape(inputs.shape)) for name, a in flat.items()
         }
-        return cls(model=model, hardware=hardware, block_size=block_size, **shaped)
+        return cls(model=model, gpu=gpu, block_size=block_size, **shaped)
 
     def to_dict(self) -> dict[str, list[Any]]:
-        """Return one list per column, flat, with the names of model and hardware repeated."""
+        """Return one list per column, flat, with the names of model and GPU repeated."""
         n = self.tp_size.size
         columns: dict[str, list[Any]] = {}
         for f in fields(self):
@@ -102,7 +102,7 @@ class KvCapacity:
 
     @property
     def _title(self) -> str:
-        return f"KvCapacity of {self.model or 'a model'} on {self.hardware}, blocks of {self.block_size} tokens"
+        return f"KvCapacity of {self.model or 'a model'} on {self.gpu}, blocks of {self.block_size} tokens"
 
     def _rows(self) -> list[dict[str, str]]:
         columns = self.to_dict()

@@ -132,8 +132,8 @@ def _kernel_tables(
 
 def _place(tables: str) -> str | Path:
     """Return a folder as a path, a GPU under the name the database has for it."""
-    from mfuroof.errors import InputError, Problem, UnknownNameError
-    from mfuroof.hardware import get_hardware
+    from mfuroof.cli.lookups import measured_gpu
+    from mfuroof.errors import InputError, Problem
     from mfuroof.tables.store import available
 
     folder = Path(tables)
@@ -142,11 +142,7 @@ def _place(tables: str) -> str | Path:
         return folder / inside[0] if len(inside) == 1 else folder.resolve()
     if len(folder.parts) > 1:
         raise InputError(Problem(tables, "no such folder", "a GPU, or a folder of measured tables"))
-    try:
-        name = get_hardware(tables).name
-    except UnknownNameError:
-        return tables
-    return name if name in available() else tables
+    return measured_gpu(tables)
 
 
 def _repairs(model: str, gpu: str, where: str | Path, engine: str, tp: int) -> tuple[ComponentRepair, ...]:

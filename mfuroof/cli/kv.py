@@ -66,6 +66,6 @@ def kv(
     head = ["ranks", "weights GiB", "beside GiB", "KV tokens", "KV blocks"]
     launched = f" with {asked.name}" if asked else ""
     of_what = f"blocks of {block_size} tokens, {memory_utilization:g} of the memory"
-    title = f"{room.model} on {room.hardware}{launched}, {of_what}"
+    title = f"{room.model} on {room.gpu}{launched}, {of_what}"
     print_table(title, [*head, *(["sequences"] if seq_len else []), "fits"], rows)
     print("GiB per GPU; beside: activations and reserves")

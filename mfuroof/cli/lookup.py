@@ -40,9 +40,11 @@ def lookup(
 ) -> None:
     """Read a measured table, embedded or your own, and say where each value comes from.
 
-    Values come with their source (exact, interpolated, clamped ...) and the distance to data in octaves.
+    Values come with their source (exact, interpolated, clamped ...) and the distance to data in octaves. Points outside
+    what was measured are named with the measured range; where no point has an answer the exit code is 3.
     """
     from mfuroof.cli.lookups import bench_lookup, kernel_lookup
+    from mfuroof.cli.main import DATA
 
     queries = pairs_of(at or [])
     if data is None:
@@ -53,6 +55,10 @@ def lookup(
         print_json(answer.to_dict())
     else:
         print_table(answer.title, answer.head, answer.rows(), numbers=range(len(answer.head)))
+        for line in answer.notes():
+            print(line)
+    if not answer.answered:
+        raise typer.Exit(DATA)
 
 
 def pairs_of(texts: list[str]) -> dict[str, str]:

@@ -5,20 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfuroof._boundary import Problems, choice
+from mfuroof._types import F64
 from mfuroof.core.sources import Source
-from mfuroof.errors import InputError, Problem, UnknownNameError
+from mfuroof.errors import InputError, MissingTableError, Problem, UnknownNameError
 from mfuroof.sweep.axes import axis_values
 from mfuroof.units import US
 
-__all__ = ["Answer", "bench_lookup", "kernel_lookup", "key_value"]
+if TYPE_CHECKING:
+    from mfuroof.lookup.run import Table
+
+__all__ = ["Answer", "bench_lookup", "kernel_lookup", "key_value", "measured_gpu"]
 
 BENCH_FAMILIES = ("gemm", "attn_prefill", "attn_decode", "mla_prefill", "mla_decode", "grouped_gemm")
 """Families of an MFU folder that have a lookup method."""
+_SHOWN = 5
+"""Points outside that are shown."""
+_REMEDY = "--outside clamp reads the edge; another --rule may reach"
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +43,8 @@ class Answer:
         What was looked up, and its values (n,).
     source, distance_octaves
         Origin code and distance to data of each value (n,).
+    beyond
+        For points without a value that lie outside what was measured: which coordinates, and the measured range.
     """
 
     title: str
@@ -43,6 +53,24 @@ class Answer:
     values: Any
     source: Any
     distance_octaves: Any
+    beyond: tuple[str, ...] = ()
+
+    @property
+    def answered(self) -> bool:
+        """Whether any point has a value."""
+        return bool((~np.isnan(self.values)).any())
+
+    def notes(self) -> list[str]:
+        """Return lines about the points without a value; none where all have one."""
+        missing = int(np.isnan(self.values).sum())
+        if not missing:
+            return []
+        lines = [f"outside what was measured: {text}" for text in self.beyond[:_SHOWN]]
+        if len(self.beyond) > _SHOWN:
+            lines.append(f"and {len(self.beyond) - _SHOWN} other points outside")
+        if not lines:
+            lines = [f"{missing} of {len(self.values)} points lie where the rule finds nothing measured"]
+        return [*lines, _REMEDY]
 
     @property
     def head(self) -> list[str]:
@@ -65,7 +93,8 @@ class Answer:
             point: dict[str, Any] = {name: axis[i] for name, axis in self.axes.items()}
             point |= {self.name: float(value), "source": _source(self.source[i])}
             points.append(point | {"distance_octaves": float(self.distance_octaves[i])})
-        return {"table": self.title, "points": points}
+        outside = {"outside": list(self.beyond)} if self.beyond else {}
+        return {"table": self.title, "points": points, **outside}
 
 
 def _source(code: Any) -> str:
@@ -92,7 +121,7 @@ def kernel_lookup(family: str, given: dict[str, str], gpu: str, engine: str, rul
 
     spec = family_of(family)
     device = get_hardware(gpu)
-    tables = load_tables(device.tables or device.name, engine)
+    tables = load_tables(measured_gpu(device.name), engine)
     axes = axes_of(family)
     for key in given:
         if key not in spec.keys:
@@ -108,7 +137,66 @@ def kernel_lookup(family: str, given: dict[str, str], gpu: str, engine: str, rul
     answer = rules.read(found.table, *points, rule=rule, outside=outside, details=True)
     where = ", ".join(f"{key}={value}" for key, value in found.where.items())
     title = f"{family} of {tables.gpu} ({tables.engine}), {where}, {rule}"
-    return Answer(title, dict(zip(axes, points, strict=True)), "latency_s", *answer)
+    beyond = _beyond(found.table, rule, [p.astype(np.float64) for p in points], np.isnan(answer.values))
+    named = dict(zip(axes, points, strict=True))
+    return Answer(title, named, "latency_s", answer.values, answer.source, answer.distance, beyond)
+
+
+def measured_gpu(gpu: str) -> str:
+    """Return the name that the embedded tables have for a GPU; a name that no catalogue knows as it is.
+
+    Raises
+    ------
+    MissingTableError
+        The GPU is known, but none of its kernels was measured.
+    """
+    from mfuroof.hardware import get_hardware
+    from mfuroof.tables.store import available
+
+    try:
+        device = get_hardware(gpu)
+    except UnknownNameError:
+        return gpu
+    name = device.tables or device.name
+    if name not in available():
+        known = f"{device.name} is a known GPU without embedded tables"
+        remedy = f"{known}: give a folder of tables, or measure some with mfuroof collect"
+        raise MissingTableError(f"the kernels of {device.name}", tuple(available()), remedy)
+    return name
+
+
+def _beyond(table: Table, rule: str, points: list[F64], missing: NDArray[np.bool_]) -> tuple[str, ...]:
+    """Return, for points without a value, the coordinates that lie outside what was measured, and its range."""
+    from mfuroof.lookup import RULES
+    from mfuroof.lookup.outside import edges
+    from mfuroof.lookup.run import axes_of as names_of
+    from mfuroof.tables.compiled import Table1D, Table2D
+
+    rows = np.flatnonzero(missing)
+    if not rows.size:
+        return ()
+    names = names_of(table)
+    asked = [np.ascontiguousarray(p[rows]) for p in points]
+    nearest = edges(table, RULES[rule], asked)
+    if isinstance(table, Table1D):
+        measured = [table.grid]
+    elif isinstance(table, Table2D):
+        measured = [table.rows, table.cols]
+    else:
+        measured = [table.m, table.k, table.n]
+    texts = []
+    for i in range(rows.size):
+        never, not_there = [], []
+        for name, ask, near, column in zip(names, asked, nearest, measured, strict=True):
+            low, high = column.min(), column.max()
+            if not low <= ask[i] <= high:
+                never.append(f"{name} {ask[i]:.0f}, measured {low:.0f}..{high:.0f}")
+            elif ask[i] != near[i]:  # inside the range of others, not beside the coordinates asked for with it
+                end = "up to" if ask[i] > near[i] else "from"
+                not_there.append(f"{name} {ask[i]:.0f}, measured there {end} {near[i]:.0f}")
+        if never or not_there:
+            texts.append("; ".join(never or not_there))
+    return tuple(dict.fromkeys(texts))
 
 
 def key_value(kind: str, key: str, text: str) -> Any:
@@ -169,4 +257,6 @@ def bench_lookup(
     if parts[0].size == 2 * size:  # grouped GEMMs: the up projection, then the down projection
         points = {"projection": np.repeat(["up", "down"], size)} | {k: np.tile(p, 2) for k, p in points.items()}
     text = ", ".join(f"{k}={v}" for k, v in words.items())
-    return Answer(f"{family} MFU of {gpu} in {folder}{', ' if text else ''}{text}", points, "mfu", *parts)
+    title = f"{family} MFU of {gpu} in {folder}{', ' if text else ''}{text}"
+    values, source, distance = parts
+    return Answer(title, points, "mfu", values, source, distance)

@@ -10,6 +10,8 @@ from mfuroof.cli import options as o
 from mfuroof.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from mfuroof.breakdown import StepResult
     from mfuroof.precision import QuantConfig
     from mfuroof.step import StepEvaluator
@@ -23,6 +25,10 @@ EXAMPLES = (
     "mfuroof step Qwen/Qwen3-8B --gpu l40s --decode-batch 8 --gemm-dtype fp8",
     "mfuroof step Qwen/Qwen3-8B --gpu h100 --decode-batch 8 --preset blis --json",
 )
+FAR_OCTAVES = 3.0
+"""From eight times the nearest measured size on, a time is a trend carried on and no prediction."""
+SHARED_EXPERTS = ("shared_gate_up_gemm", "shared_down_gemm")
+"""Components that run on a second stream beside the routed experts."""
 
 
 def step(
@@ -151,7 +157,15 @@ def _record(
         "distance_octaves": float(result.distance_octaves[0]),
         "resource_time_s": {name: float(part[0]) for name, part in result.resource_time_s.items()},
         "components": components,
+        "overlapped": _overlapped(evaluator, components),
     }
+
+
+def _overlapped(evaluator: StepEvaluator, components: Iterable[str]) -> list[str]:
+    """Return components of which only what outlasts the routed experts counts."""
+    if evaluator.cost != "kernels" or not evaluator.params.shared_experts_overlap:
+        return []
+    return [name for name in components if name in SHARED_EXPERTS]
 
 
 def _warn_if_too_large(evaluator: StepEvaluator, record: dict[str, Any], batch: Any, utilization: float) -> None:
@@ -170,6 +184,10 @@ def _warn_if_too_large(evaluator: StepEvaluator, record: dict[str, Any], batch: 
         warnings.warn(f"the model does not fit: it {memory.shortfall}", MfuroofWarning, stacklevel=2)
     elif record["fits"] is False:
         text = f"the step does not fit: its requests' caches exceed the {memory.kv_bytes / GIB:.1f} GiB left per GPU"
+        far = record["distance_octaves"]
+        if far >= FAR_OCTAVES:
+            times = f"{far:.1f} octaves ({2.0**far:.2g} times)"
+            text += f"; it lies {times} from what was measured: the time is no prediction"
         warnings.warn(text, MfuroofWarning, stacklevel=2)
 
 
@@ -199,6 +217,8 @@ def _print(record: dict[str, Any]) -> None:
     far = record["distance_octaves"]
     beyond = f", {far:.2f} octaves from data" if far >= 0.005 else ""
     print(f"bound: {record['bound']}   source: {record['source']}{beyond}")
+    if record["overlapped"]:
+        print("overlapped: shared experts, beside the routed ones")
     print(f"output tokens: {record['tokens_per_s_per_gpu']:,.1f} /s per GPU, one a request")
     if record["prefill_tokens_per_s_per_gpu"]:
         print(f"prompt tokens: {record['prefill_tokens_per_s_per_gpu']:,.1f} /s per GPU")

@@ -62,7 +62,8 @@ def validate(
     Rows are configurations as in mfuroof predict, with a measured step_time_s, or ttft_s, tpot_s, itl_s,
     e2e_latency_s, output_tokens_per_s_per_gpu (or measured_ttft_s and so on; times also in _ms). Tables of requests
     with arrivals and of BLIS's runs and steps are recognised too. Errors are predicted / measured - 1; a row that
-    cannot be predicted is counted as failed and enters no error.
+    cannot be predicted is counted as failed and enters no error. Measured values that are not positive and finite are
+    left out and named.
     """
     import warnings
 
@@ -164,6 +165,21 @@ def print_report(report: Report, groupings: Sequence[Sequence[str]], *, every: b
         print(f"{count(times)} failed: {text}")
     if len(reasons) > _SHOWN:
         print(f"and for {len(reasons) - _SHOWN} other reasons; --json has them all")
+    _print_left_out(report)
+
+
+def _print_left_out(report: Report) -> None:
+    """Say how many measured values were left out, in which rows, and what is wrong with the first few."""
+    rows = [(i, text.split("; ")) for i, text in enumerate(report.left_out, 1) if text]
+    if not rows:
+        return
+    values = sum(len(texts) for _, texts in rows)
+    named = ", ".join(str(i) for i, _ in rows[:_SHOWN]) + (" ..." if len(rows) > _SHOWN else "")
+    plural, of_rows = "s" * (values != 1), "s" * (len(rows) != 1)
+    print(f"{count(values)} measured value{plural} left out: row{of_rows} {named}")
+    for i, texts in rows[:_SHOWN]:
+        for text in texts:
+            print(f"  row {i}, {text}")
 
 
 def _label(names: Sequence[str], key: Sequence[str]) -> str:

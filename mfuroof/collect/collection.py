@@ -19,7 +19,7 @@ from mfuroof.collect.measure import Effort
 from mfuroof.collect.plan import DEFAULT_FAMILIES, LEVELS, plan
 from mfuroof.collect.run import JOURNAL, Progress, check_families, run_points
 from mfuroof.collect.shapes import ModelShapes, model_shapes
-from mfuroof.collect.summary import measured_hardware
+from mfuroof.collect.summary import is_processor, measured_hardware
 from mfuroof.errors import InputError, OutputError, Problem, UnknownNameError
 from mfuroof.hardware import get_hardware
 from mfuroof.models import ModelConfig
@@ -145,10 +145,11 @@ def collect(
         finally:
             backend.close()
         compiled = compile_journal(journal.records, folder, name, fp8_scaling=fp8_scaling)
-        hardware = measured_hardware(journal.results, backend.device.to_dict(), name)
+        device = backend.device.to_dict()
+        hardware = measured_hardware(journal.results, device, name)
     report = AuditReport(str(compiled.folder), 0, 0, ())
     if compiled.rows:
-        report = audit_collected(load_tables(compiled.folder, ENGINE), hardware)
+        report = audit_collected(load_tables(compiled.folder, ENGINE), hardware, noisy_ceilings=is_processor(device))
     return Collection(progress, compiled, report)
 
 

@@ -24,6 +24,7 @@ from mfuroof.collect.summary import (
     counts,
     device_document,
     elementwise_constants,
+    is_processor,
     measured_hardware,
     noise,
 )
@@ -103,7 +104,8 @@ def compile_journal(
             record = _provenance(name, gpu, table, used, mine, sessions)
             write_table(table, record, folder / name, ENGINE)
             rows[name] = table.num_rows
-    hardware = measured_hardware(results, sessions[-1]["device"], gpu)
+    device = sessions[-1]["device"]
+    hardware = measured_hardware(results, device, gpu, every_product=is_processor(device))
     if hardware is not None:
         _write_json(folder / "device.json", device_document(hardware))
     if any(r["family"] == "steps" for r in results):
@@ -185,7 +187,7 @@ def _clocks(used: list[dict[str, Any]]) -> dict[str, Any]:
 def _summary(
     results: list[dict[str, Any]], sessions: list[dict[str, Any]], gpu: str, rows: dict[str, int]
 ) -> dict[str, Any]:
-    found = ceilings(results)
+    found = ceilings(results, every_product=is_processor(sessions[-1]["device"]))
     launches = [r for r in best_results(results).values() if r["family"] == "launch" and r["status"] == "ok"]
     return {
         "gpu": gpu,

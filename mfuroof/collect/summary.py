@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ TRAFFIC = {"add": 6.0, "rms_norm": 4.0, "gather": 4.0, "silu_mul": 6.0}
 """Bytes an elementwise kernel moves for each element of its output: 16-bit operands and result. [bytes]"""
 SINGLE_KERNELS = ("add", "rms_norm", "gather")
 """Operations that are one kernel wherever they were measured."""
+PROCESSORS = ("cpu", "torch-cpu")
+"""Kinds of devices that are no GPU."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,12 @@ class Ceilings:
     flops_per_s: dict[str, float]
 
 
-def ceilings(results: Sequence[dict[str, Any]]) -> Ceilings | None:
-    """Return the measured ceilings; None unless both a copy and a 16-bit product are among the results."""
+def ceilings(results: Sequence[dict[str, Any]], *, every_product: bool = False) -> Ceilings | None:
+    """Return the measured ceilings; None unless both a copy and a 16-bit product are among the results.
+
+    With ``every_product`` the products of the GEMM table count too: on a device whose rates swing as widely as a shared
+    processor's, the best rate seen is the better ceiling.
+    """
     rate = 0.0
     flops: dict[str, float] = {}
     for result in _right(results, "ceiling"):
@@ -41,15 +47,28 @@ def ceilings(results: Sequence[dict[str, Any]]) -> Ceilings | None:
         else:
             dtype = result["shape"]["dtype"]
             flops[dtype] = max(flops.get(dtype, 0.0), 2.0 * size**3 / result["latency_s"])
+    if every_product:
+        for result in _right(results, "gemm"):
+            shape = result["shape"]
+            if shape["dtype"] in flops:
+                work = 2.0 * shape["m"] * shape["n"] * shape["k"]
+                flops[shape["dtype"]] = max(flops[shape["dtype"]], work / result["latency_s"])
     return Ceilings(rate, flops) if rate and "bf16" in flops else None
 
 
-def measured_hardware(results: Sequence[dict[str, Any]], device: dict[str, Any], gpu: str) -> Hardware | None:
-    """Return the device with its measured ceilings in place of datasheet figures; None without any.
+def is_processor(device: Mapping[str, Any]) -> bool:
+    """Say whether a device is a processor, whose ceilings are as noisy as its kernels, and no GPU."""
+    return str(device["kind"]) in PROCESSORS
+
+
+def measured_hardware(
+    results: Sequence[dict[str, Any]], device: dict[str, Any], gpu: str, *, every_product: bool = False
+) -> Hardware | None:
+    """Return the device with its measured ceilings (see `ceilings`) in place of datasheet figures; None without any.
 
     What is not measured (links, power) comes from the catalogue where it knows the device, else stays unset.
     """
-    found = ceilings(results)
+    found = ceilings(results, every_product=every_product)
     if found is None:
         return None
     known = _catalogued(gpu)

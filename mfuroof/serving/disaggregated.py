@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from mfuroof._boundary import Problems
 from mfuroof._types import F64, freeze
-from mfuroof.serving.inputs import Inputs, serving_inputs
+from mfuroof.serving.inputs import Inputs, check_kind, serving_inputs
 from mfuroof.serving.memory import cache_tokens
 from mfuroof.serving.scheduler import Scheduler, scheduler_of
 from mfuroof.serving.steps import Load, Steps, cut_prompts
@@ -143,6 +143,7 @@ def disaggregated(
             link = np.inf
     elif not link:
         problems.add("link_bytes_per_s", "no network in the catalogue", "the rate of the link")
+    check_kind(problems, "scheduler", scheduler, Scheduler, 'scheduler_of("vllm")')
     problems.raise_if_any()
     policy = scheduler_of(decode.engine) if scheduler is None else scheduler
     inputs = serving_inputs(

@@ -12,7 +12,7 @@ from mfuroof._types import F64, U8, freeze
 from mfuroof.serving.burst import burst
 from mfuroof.serving.cycle import Cycle, cycle
 from mfuroof.serving.eviction import evictions
-from mfuroof.serving.inputs import Inputs, serving_inputs
+from mfuroof.serving.inputs import Inputs, check_kind, serving_inputs
 from mfuroof.serving.lengths import Lengths
 from mfuroof.serving.memory import cache_tokens
 from mfuroof.serving.result import Limit, ServingResult
@@ -87,8 +87,8 @@ def estimate(
     Raises
     ------
     InputError
-        Arguments out of range or of shapes that do not broadcast; neither or both of ``concurrency`` and
-        ``arrival_rate``.
+        Arguments out of range, of another kind or of shapes that do not broadcast; neither or both of
+        ``concurrency`` and ``arrival_rate``.
 
     Warns
     -----
@@ -117,6 +117,8 @@ def estimate(
     )
     if kv_capacity_tokens is not None:
         kv_capacity_tokens = problems.positive_int("kv_capacity_tokens", kv_capacity_tokens)
+    check_kind(problems, "scheduler", scheduler, Scheduler, 'scheduler_of("vllm")')
+    check_kind(problems, "speculation", speculation, Speculation, "Speculation(3, acceptance=0.7)")
     problems.raise_if_any()
     policy = scheduler_of(evaluator.engine) if scheduler is None else scheduler
     unknown = Lengths(1.0, 0.0 if policy.keeps_together else _USUAL_VARIATION)

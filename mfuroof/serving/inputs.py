@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from mfuroof._boundary import MAX_COUNT, Problems, spread
 from mfuroof._types import F64
 
-__all__ = ["Inputs", "serving_inputs"]
+__all__ = ["Inputs", "check_kind", "serving_inputs"]
 
 _MAX_RATE = 1e9
 
@@ -23,6 +23,13 @@ class Inputs(NamedTuple):
     max_num_seqs: F64
     offered: F64
     """Concurrency [requests] or arrival rate [requests/s] of the replica."""
+
+
+def check_kind(problems: Problems, where: str, value: Any, kind: type, example: str) -> None:
+    """Record a problem where ``value`` is neither None nor of ``kind``, and how such a one is made."""
+    if value is not None and not isinstance(value, kind):
+        found = repr(value) if isinstance(value, str | int | float) else type(value).__name__
+        problems.add(where, found, f"None or a {kind.__name__}", f"For instance {example}.")
 
 
 def serving_inputs(lengths: dict[str, Any], limits: dict[str, Any], concurrency: Any, arrival_rate: Any) -> Inputs:

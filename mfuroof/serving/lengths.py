@@ -92,4 +92,7 @@ class Lengths:
             if value not in known:
                 raise UnknownNameError("length distribution", value, known)
             return known[value]
+        if np.ndim(value) == 0:  # one number would be taken for a factor on every length
+            expected = '"fixed", "uniform", a Lengths or an array of samples'
+            raise InputError(Problem("length_distribution", repr(value), expected, "For instance Lengths(1.0, 0.1)."))
         return cls.of(value)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from mfuroof._boundary import Problems, count_array
 from mfuroof._types import F64, I64, freeze
 from mfuroof.serving.engine import Engine
+from mfuroof.serving.inputs import check_kind
 from mfuroof.serving.memory import cache_tokens
 from mfuroof.serving.requests import RequestTimes
 from mfuroof.serving.scheduler import Scheduler, scheduler_of
@@ -87,6 +88,7 @@ def replay(
     pause = problems.number("think_s", think_s, 0.0, 1e9)
     if kv_capacity_tokens is not None:
         kv_capacity_tokens = problems.positive_int("kv_capacity_tokens", kv_capacity_tokens)
+    check_kind(problems, "scheduler", scheduler, Scheduler, 'scheduler_of("vllm")')
     problems.raise_if_any()
     policy = scheduler_of(evaluator.engine) if scheduler is None else scheduler
     capacity = kv_capacity_tokens

@@ -79,6 +79,9 @@ class Report:
         What rows can be grouped by: name to array (n,).
     errors
         Why a row was not answered, an empty text where it was (n,).
+    left_out
+        Which measured values of a row enter no figure because they are not positive and finite, an empty text where
+        all are or none was given (n,).
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Report:
         metrics: Mapping[str, tuple[ArrayLike, ArrayLike]],
         columns: Mapping[str, ArrayLike],
         errors: Sequence[str] = (),
+        left_out: Sequence[str] = (),
     ) -> None:
         self.metrics: dict[str, tuple[F64, F64]] = {
             name: (np.asarray(p, dtype=np.float64), np.asarray(m, dtype=np.float64)) for name, (p, m) in metrics.items()
@@ -93,6 +97,7 @@ class Report:
         self.columns = {name: np.asarray(values) for name, values in columns.items()}
         n = len(next(iter(self.metrics.values()))[0]) if self.metrics else 0
         self.errors = list(errors) if len(errors) else [""] * n
+        self.left_out = list(left_out) if len(left_out) else [""] * n
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -149,6 +154,7 @@ class Report:
         for text in filter(None, self.errors):
             reasons[text] = reasons.get(text, 0) + 1
         out["errors"] = reasons
+        out["left_out"] = [{"row": i + 1, "reason": text} for i, text in enumerate(self.left_out) if text]
         return out
 
     def to_text(self, *groupings: Sequence[str]) -> str:
@@ -164,13 +170,17 @@ class Report:
         return "\n".join(lines)
 
     def to_arrow(self) -> pa.Table:
-        """Return an Arrow table: the columns, each metric as ``<name>_predicted`` and ``_measured``, ``error``."""
+        """Return an Arrow table: the columns, each metric as ``<name>_predicted`` and ``_measured``, ``error``.
+
+        ``error`` says why a row was not answered, and which of its measured values were left out.
+        """
         import pyarrow as pa
 
         table: dict[str, Any] = {name: pa.array(values.tolist()) for name, values in self.columns.items()}
         for name, (predicted, measured) in self.metrics.items():
             table[f"{name}_predicted"], table[f"{name}_measured"] = pa.array(predicted), pa.array(measured)
-        table["error"] = pa.array([text or None for text in self.errors], pa.string())
+        texts = ("; ".join(filter(None, pair)) for pair in zip(self.errors, self.left_out, strict=True))
+        table["error"] = pa.array([text or None for text in texts], pa.string())
         return pa.table(table)
 
     def _repr_html_(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mfuroof._boundary import MAX_COUNT
 from mfuroof._types import F64
 from mfuroof.errors import MfuroofError
 from mfuroof.params import CostParams
@@ -26,6 +27,10 @@ _FIELDS = {
     "e2e": ("e2e_latency_s", ("e2e_latency", "e2e")),
 }
 """Metrics in seconds: the field of a result, and what columns are called without their unit."""
+_COUNTS = (
+    "input_len", "output_len", "concurrency", "tp", "pp", "ep", "attention_dp", "max_batch_tokens", "max_num_seqs",
+)  # fmt: skip
+"""Columns of whole numbers of at least 1."""
 _LOADS = ("concurrency", "arrival_rate")
 _RATE = "output_tokens_per_s_per_gpu"
 
@@ -120,23 +125,35 @@ def validate_serving(
             for i, fits in zip(some, result.fits, strict=True):
                 errors[i] = "" if fits else "does not fit the memory"
     metrics = {name: (predicted[name], measured[name]) for name in measured}
-    return Report(metrics, _groups(columns, in_flight), errors)
+    times = [columns.time_column(*names) for _, names in _FIELDS.values()]
+    return Report(metrics, _groups(columns, in_flight), errors, columns.left_out(*times, _rate_column(columns)))
 
 
 def _measured(columns: Columns) -> dict[str, F64]:
     """Return TTFT and TPOT, NaN where there is none, and what else was measured."""
     found = {name: columns.seconds(*names) for name, (_, names) in _FIELDS.items()}
-    throughput = columns.number(f"measured_{_RATE}" if f"measured_{_RATE}" in columns else _RATE)
+    throughput = columns.number(_rate_column(columns))
     kept = {name: values for name, values in found.items() if name in ("ttft", "tpot") or np.isfinite(values).any()}
     return {**kept, "throughput": throughput} if np.isfinite(throughput).any() else kept
 
 
+def _rate_column(columns: Columns) -> str:
+    return f"measured_{_RATE}" if f"measured_{_RATE}" in columns else _RATE
+
+
 def _faults(columns: Columns, numbers: dict[str, F64]) -> list[str]:
-    """Return why a row cannot be asked for, empty where it can."""
+    """Return why a row cannot be asked for, empty where it can: counts are whole numbers, as in `predict_serving`."""
     errors = [""] * len(columns)
     loaded = (numbers["concurrency"] >= 1) | (np.isnan(numbers["concurrency"]) & (numbers["arrival_rate"] > 0))
     for i in np.flatnonzero(~((numbers["input_len"] >= 1) & (numbers["output_len"] >= 1) & loaded)):
         errors[i] = "input_len, output_len or concurrency is missing or below 1"
+    counts = {**dict.fromkeys(_COUNTS, 1), "cached_prefix_len": 0}
+    for name, least in counts.items():
+        values = columns.number(name)
+        whole = (values == np.floor(values)) & (values >= least) & (values <= MAX_COUNT)
+        for i in np.flatnonzero(~whole & ~np.isnan(values)):
+            text = f"{name}: found {values[i]:g}, expected a whole number in [{least}, 2**40]"
+            errors[i] = errors[i] or text
     for i in np.flatnonzero(columns.text("mode", "agg") != "agg"):
         errors[i] = errors[i] or "pools apart (mode is not agg): their sizes are not in the table"
     return errors

@@ -64,7 +64,8 @@ def validate_steps(table: Any, *, cost: str = "kernels", params: CostParams | No
         "phase": phases,
         "batch": batch_bins(decode + prefill),
     }
-    return Report({"step": (predicted, measured)}, groups, [e or "" for e in priced.column("error").to_pylist()])
+    errors = [e or "" for e in priced.column("error").to_pylist()]
+    return Report({"step": (predicted, measured)}, groups, errors, columns.left_out(columns.time_column("step_time")))
 
 
 def _whole(columns: Columns) -> pa.Table:

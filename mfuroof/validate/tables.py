@@ -78,12 +78,39 @@ class Columns:
         InputError
             A value that is no number.
         """
-        for name in names:
-            for spelling in (f"measured_{name}", name):
-                for suffix, scale in (("s", 1.0), ("ms", MS)):
-                    if f"{spelling}_{suffix}" in self:
-                        return self.number(f"{spelling}_{suffix}") * scale
-        return np.full(self.length, np.nan)
+        column = self.time_column(*names)
+        if column is None:
+            return np.full(self.length, np.nan)
+        return self.number(column) * (MS if column.endswith("_ms") else 1.0)
+
+    def time_column(self, *names: str) -> str | None:
+        """Return the column that `seconds` reads; None where there is none."""
+        spelled = (f"{spelling}_{unit}" for n in names for spelling in (f"measured_{n}", n) for unit in ("s", "ms"))
+        return next((column for column in spelled if column in self), None)
+
+    def left_out(self, *measured: str | None) -> list[str]:
+        """Return, row by row, which measured values cannot be: given, but not positive and finite; empty for none.
+
+        Parameters
+        ----------
+        measured
+            Columns of measured values; None and columns that are not there are passed over.
+
+        Raises
+        ------
+        InputError
+            A value that is no number.
+        """
+        texts: list[list[str]] = [[] for _ in range(self.length)]
+        for name in measured:
+            if name is None or name not in self:
+                continue
+            given = self.table.column(name).to_pylist()
+            values = self.number(name)
+            for i in np.flatnonzero(~(np.isfinite(values) & (values > 0))):
+                if given[i] is not None and given[i] != "":
+                    texts[i].append(f"{name}: found {given[i]!r}, expected a positive finite number")
+        return ["; ".join(row) for row in texts]
 
 
 def _table(source: Any) -> Any:
@@ -95,7 +122,8 @@ def _table(source: Any) -> Any:
         return pa.Table.from_batches([source])
     if isinstance(source, Mapping):
         try:
-            return pa.table({str(k): pa.array(np.asarray(v).ravel().tolist()) for k, v in source.items()})
+            lists = {str(k): np.asarray(v).ravel().tolist() for k, v in source.items()}
+            return pa.table({k: pa.array(v, from_pandas=True) for k, v in lists.items()})  # NaN: nothing was given
         except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError) as error:
             raise InputError(Problem("table", str(error), "columns of one length")) from error
     if not isinstance(source, str | Path):
