@@ -32,7 +32,7 @@ class Problems(list[Problem]):
     def positive_int(self, where: str, value: Any, minimum: int = 1) -> int:
         """Return ``value`` as an int of at least ``minimum``; record a problem and return ``minimum`` otherwise."""
         if isinstance(value, bool | np.bool_) or not _is_integral(value) or value < minimum:
-            self.add(where, value, f"an integer of at least {minimum}")
+            self.add(where, repr(value), f"an integer of at least {minimum}")
             return minimum
         return int(value)
 
@@ -44,7 +44,7 @@ class Problems(list[Problem]):
         try:
             x = float(value)
         except (TypeError, ValueError, OverflowError):
-            self.add(where, value, bracket)
+            self.add(where, repr(value), bracket)
             return low
         if not math.isfinite(x) or x < low or x > high or (open_low and x == low):
             self.add(where, value, bracket)
@@ -104,7 +104,7 @@ def choice(kind: str, value: Any, known: Iterable[str]) -> str:
     raise UnknownNameError(kind, value, names)
 
 
-def count_array(where: str, values: ArrayLike, problems: Problems, *, minimum: int = 0) -> I64:
+def count_array(where: str, values: ArrayLike, problems: Problems, *, minimum: int = 0, flags: bool = False) -> I64:
     """Return whole numbers as a flat read-only int64 array; integers are viewed, not copied, where they can be.
 
     Parameters
@@ -114,12 +114,17 @@ def count_array(where: str, values: ArrayLike, problems: Problems, *, minimum: i
     values
         Scalar or array of counts; floats are accepted where they are whole. [tokens or requests]
     problems
-        Collector for what is wrong: not numeric, NaN, fractional, below ``minimum``, above 2**40.
+        Collector for what is wrong: not numeric, NaN, fractional, below ``minimum``, above 2**40, a lone boolean.
+    flags
+        A lone boolean is meant, and counts as 0 or 1, as those of an array (a mask of steps) always do.
     """
     expected = f"whole numbers in [{minimum}, 2**40]"
     empty = freeze([], np.int64)
     array = _numeric(where, values, problems, expected)
     if array is None:
+        return empty
+    if isinstance(values, bool | np.bool_) and not flags:
+        problems.add(where, repr(values), expected)
         return empty
     if array.dtype.kind == "f":
         bad = ~(np.isfinite(array) & (array == np.floor(array)))

@@ -139,7 +139,7 @@ class StepBatch:
             "prefill_context": prefill_context,
             "emits": emits,
         }
-        clean = {name: count_array(name, values, problems) for name, values in raw.items()}
+        clean = {name: count_array(name, values, problems, flags=name == "emits") for name, values in raw.items()}
         problems.raise_if_any()
         if clean["emits"].size and clean["emits"].max() > 1:
             problems.add("emits", int(clean["emits"].max()), "True or False (0 or 1)")
@@ -284,7 +284,7 @@ class StepBatch:
         for field in fields(RaggedColumns):
             name = field.name
             if name in raw:
-                clean[name] = count_array(name, raw[name], problems)
+                clean[name] = count_array(name, raw[name], problems, flags=name.endswith("emits"))
             elif name.endswith("offsets"):
                 clean[name] = freeze(np.zeros(n + 1, np.int64), np.int64)
             else:

@@ -34,7 +34,7 @@ def reread(context: ArrayLike, new: ArrayLike, is_decode: ArrayLike | None, emit
             columns.append(None)
             continue
         found, values = len(problems), _no_arrow(values)  # type: ignore[arg-type]
-        columns.append(count_array(name, values, problems))
+        columns.append(count_array(name, values, problems, flags=name in ("is_decode", "emits")))
         if len(problems) == found and np.ndim(values) != 1:
             problems.add(name, f"{np.ndim(values)} dimensions", "one: a value for each request")
     problems.raise_if_any()
@@ -86,7 +86,7 @@ def sum_rows(*columns: ArrayLike) -> F64:
             except (TypeError, ValueError):
                 problems.add(name, type(values).__name__, "numbers")
         else:
-            rows.append(count_array(name, values, problems))
+            rows.append(count_array(name, values, problems, flags=name == "emits"))
     problems.raise_if_any()
     n = next((row.size for row in rows if row.size != 1), 1)
     for name, row in zip(SUMS, rows, strict=True):

@@ -168,7 +168,7 @@ class Embedded:
             count_array("context_lens", context_lens, problems),
             count_array("new_tokens", new_tokens, problems),
         )
-        flags = None if is_decode is None else count_array("is_decode", is_decode, problems)
+        flags = None if is_decode is None else count_array("is_decode", is_decode, problems, flags=True)
         problems.raise_if_any()
         check_columns(context, new, flags, None)
         if not cuts.size or cuts[0] != 0 or cuts[-1] != context.size or (np.diff(cuts) < 0).any():

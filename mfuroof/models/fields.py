@@ -50,7 +50,10 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
 _STRUCTURAL = re.compile(
     r"expert|moe|lora_rank|mamba|ssm|^linear_|conv_kernel|conv_l_cache|^index_|indexer|block_config|hybrid|_pattern$"
     r"|layer_types|compress|recurrent|lru_|rwkv|^kda|altup|laurel|per_layer_input|cross_attention_layers|encoder_layers"
-    r"|sparse_attention|linear_attn|hc_mult|kv_shared|dense_intermediate|intermediate_size_mlp|global_|swa_|attn_layer|keep_window",
+    r"|sparse_attention|linear_attn|hc_mult|kv_shared|dense_intermediate|intermediate_size_mlp|global_|swa_|attn_layer|keep_window"
+    r"|attn_type|attention_type|attention_layers|layer_type|block_type|attn_c(on)?f(i)?g|ffn_config|d_state|d_conv|^state_size"
+    r"|linear_attention|short_conv|retention|retnet|lstm|delta_net|deltanet|attention_free|^(use_)?cla(_|$)|expand_[kv]$"
+    r"|attention_hidden_size|full_attn_alpha|linear_attn_alpha",
     re.IGNORECASE,
 )
 _HARMLESS = re.compile(
@@ -97,15 +100,25 @@ class Fields:
         """Return the spelling of ``key`` that this config uses."""
         return next((n for n in (key, *ALIASES.get(key, ())) if self.config.get(n) is not None), key)
 
+    def sound(self, *keys: str) -> bool:
+        """Say whether nothing is wrong with these keys so far: what follows from a wrong one is no second problem."""
+        wrong = {problem.where for problem in self.problems}
+        return not any(name in wrong for key in keys for name in (key, *ALIASES.get(key, ())))
+
     def _bad(self, key: str, value: Any, expected: str) -> None:
-        self.problems.add(self.spelling(key), short(value), expected)
+        self._once(self.spelling(key), short(value), expected)
+
+    def _once(self, where: str, found: str, expected: str, remedy: str = "") -> None:
+        """Record a problem, unless the same value was objected to where it was read before."""
+        if not any((p.where, p.found) == (where, found) for p in self.problems):
+            self.problems.add(where, found, expected, remedy)
 
     def integer(self, key: str, default: int | None = None, *, low: int = 0, high: int = MAX_SIZE) -> int:
         """Return a whole number in [low, high]; ``default`` where missing; a problem if that is None."""
         value = self.raw(key)
         if value is None:
             if default is None:
-                self.problems.add(key, "nothing", f"an integer of at least {low}", "The key is required.")
+                self._once(key, "nothing", f"an integer of at least {low}", "The key is required.")
                 return max(low, 1)
             return default
         whole = type(value) is int or (isinstance(value, float) and math.isfinite(value) and value == int(value))
@@ -144,8 +157,10 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list) or not num_layers <= len(value) <= num_layers + spare:
+            if isinstance(value, list) and value and not self.sound("num_hidden_layers"):
+                return value[:num_layers]  # how many there should be is not known
             size = f"a list of {len(value)}" if isinstance(value, list) else short(value)
-            self.problems.add(self.spelling(key), size, f"a list of {num_layers}, one entry a layer")
+            self._once(self.spelling(key), size, f"a list of {num_layers}, one entry a layer")
             return None
         return value[:num_layers]
 

@@ -35,7 +35,7 @@ def read(source: Any, name: str | None, sidecar: Any, precedence: str) -> ModelC
     choice("quantization_precedence", precedence, ("config", "sidecar"))
     side = sidecar if sidecar is None or isinstance(sidecar, Mapping) else load_json(sidecar, "sidecar")
     config, default_name = source, ""
-    if isinstance(source, str) and not os.path.exists(source):
+    if isinstance(source, str) and not _is_path(source):
         from mfuroof.models.registry import entry
 
         default_name, config, known_side = entry(source)
@@ -57,6 +57,12 @@ def read(source: Any, name: str | None, sidecar: Any, precedence: str) -> ModelC
     arch = read_architecture(Fields(merged))
     precision = detect(config, merged, side, name, arch, precedence)
     return ModelConfig(name=name, model_type=str(merged.get("model_type") or ""), **_shape(arch, merged), **precision)
+
+
+def _is_path(source: str) -> bool:
+    """Say whether a text means a file or folder: one that exists, or that nobody would take for a model's name."""
+    written = os.path.isabs(source) or source.startswith(("./", "../", "~")) or source.lower().endswith(".json")
+    return written or os.path.exists(source)
 
 
 def _shape(arch: Architecture, config: Mapping[str, Any]) -> dict[str, Any]:

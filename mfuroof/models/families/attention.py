@@ -24,10 +24,10 @@ def heads_of(f: Fields, d: int, head_dim: int | None = None) -> tuple[int, int, 
     kv = f.integer("num_key_value_heads", h, low=0 if f.lenient else 1) or h
     width = f.optional("head_dim", low=0 if f.lenient else 1) or head_dim
     if width is None:
-        if d % h:
+        if d % h and f.sound("hidden_size", "num_attention_heads"):
             f.doubt("head_dim", "nothing", f"a head_dim, as hidden_size {d} is no multiple of {h} heads")
         width = max(1, d // h)
-    if kv > h or h % kv:
+    if (kv > h or h % kv) and f.sound("num_attention_heads", "num_key_value_heads"):
         f.doubt("num_key_value_heads", kv, f"a divisor of num_attention_heads ({h})")
     return h, kv, width
 

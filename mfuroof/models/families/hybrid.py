@@ -88,7 +88,9 @@ def _delta(f: Fields, n: int) -> tuple[AttentionSpec, list[bool]]:
         rank = 0 if config.flag("use_full_rank_gate") else width
         full, kda = config.raw("full_attn_layers"), config.raw("kda_layers")
         listed = [*full, *kda] if isinstance(full, list) and isinstance(kda, list) else []
-        if not all(type(i) is int for i in listed) or sorted(listed) != list(range(1, n + 1)):
+        if not all(type(i) is int for i in listed) or (
+            f.sound("num_hidden_layers") and sorted(listed) != list(range(1, n + 1))
+        ):
             f.problems.add("linear_attn_config", "full_attn_layers and kda_layers", f"each of 1..{n} in one of them")
             full = []
         where = [i + 1 in full for i in range(n)]

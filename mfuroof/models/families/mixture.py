@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mfuroof.models.families.traits import Traits
-from mfuroof.models.fields import Fields
+from mfuroof.models.fields import MAX_LAYERS, Fields
 from mfuroof.models.specs import MlpSpec
 from mfuroof.models.text import short
 
@@ -47,7 +47,7 @@ def dense_mlp(f: Fields, t: Traits, key: str = "intermediate_size") -> MlpSpec:
 def moe_mlp(f: Fields, t: Traits, experts: int) -> MlpSpec:
     """Return a mixture; experts are ``moe_intermediate_size`` wide, else ``intermediate_size``."""
     k = f.integer("num_experts_per_tok", low=1)
-    if k > experts:
+    if k > experts and f.sound("num_experts"):
         f.problems.add("num_experts_per_tok", k, f"at most num_experts ({experts})")
     width = f.optional("moe_intermediate_size", low=1) or f.integer("intermediate_size", low=1)
     shared = shared_width(f, width)
@@ -86,8 +86,9 @@ def sparse_layers(f: Fields, n: int) -> list[bool]:
     interleave = f.integer("interleave_moe_layer_step", 0)
     only, listed, freq = f.raw("mlp_only_layers") or [], f.raw("moe_layers"), f.raw("moe_layer_freq")
     types = f.per_layer("mlp_layer_types", n)
+    limit = n if f.sound("num_hidden_layers") else MAX_LAYERS
     for key, value in (("mlp_only_layers", only), ("moe_layers", listed or [])):
-        if not isinstance(value, list) or not all(type(i) is int and 0 <= i < n for i in value):
+        if not isinstance(value, list) or not all(type(i) is int and 0 <= i < limit for i in value):
             f.problems.add(key, short(value), f"a list of layer numbers below {n}")
             return [True] * n
     if types is not None:
@@ -98,7 +99,8 @@ def sparse_layers(f: Fields, n: int) -> list[bool]:
         return [i in listed for i in range(n)]
     if isinstance(freq, list):
         if f.per_layer("moe_layer_freq", n) is None or not all(v in (0, 1) for v in freq):
-            f.problems.add("moe_layer_freq", short(freq), f"{n} entries of 0 or 1")
+            if f.sound("moe_layer_freq"):
+                f.problems.add("moe_layer_freq", short(freq), f"{n} entries of 0 or 1")
             return [True] * n
         return [bool(v) for v in freq[:n]]
     if interleave:

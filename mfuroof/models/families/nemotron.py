@@ -63,7 +63,7 @@ def _block(f: Fields, kind: str, d: int) -> Layer:
         width = f.integer("intermediate_size", low=1)
         return none, MlpSpec("dense", width, 2, act, bias=f.flag("mlp_bias")), d
     experts, k = f.integer("num_experts", low=1), f.integer("num_experts_per_tok", low=1)
-    if k > experts:
+    if k > experts and f.sound("num_experts"):
         f.problems.add("num_experts_per_tok", k, f"at most num_experts ({experts})")
     f.raw("n_shared_experts")
     moe = MlpSpec(
@@ -101,7 +101,7 @@ def read_nemotron_nas(f: Fields) -> Architecture:
     width = f.integer("head_dim", max(1, d // h), low=1)
     f.raw("num_key_value_heads"), f.raw("intermediate_size")
     blocks = f.per_layer("block_configs", n)
-    if blocks is None:
+    if blocks is None and f.sound("block_configs"):
         f.problems.add("block_configs", "nothing", f"a list of {n} blocks")
     layers = [_nas_block(f, b, d, h, width) for b in blocks or []]
     kv = max((a.num_key_value_heads for a, _, _ in layers), default=h)
@@ -121,7 +121,7 @@ def _nas_block(f: Fields, block: object, d: int, h: int, width: int) -> Layer:
         part.refuse("sparsify", "null: sparsified blocks cannot be represented")
     if not attention.flag("no_op"):
         group = attention.integer("n_heads_in_group", low=1)
-        if h % group:
+        if h % group and f.sound("num_attention_heads"):
             f.problems.add("n_heads_in_group", group, f"a divisor of num_attention_heads ({h})")
         bias = f.flag("attention_bias")
         window = attention.optional("window_length") or None

@@ -1,4 +1,4 @@
-"""Families with attention of their own: DeepSeek-V4 (compressed), MiniMax-M3 (block-sparse), BLOOM (2017's)."""
+"""Families with attention of their own: DeepSeek-V4 (compressed) and MiniMax-M3 (block-sparse)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mfuroof.models.fields import MAX_LAYERS, Fields
 from mfuroof.models.specs import OVERLAPPING_RATIO, AttentionSpec, CompressedSpec, IndexerSpec, MlpSpec
 from mfuroof.models.text import short
 
-__all__ = ["read_bloom", "read_deepseek_v4", "read_minimax_m3"]
+__all__ = ["read_deepseek_v4", "read_minimax_m3"]
 
 
 def read_deepseek_v4(f: Fields) -> Architecture:
@@ -29,11 +29,12 @@ def read_deepseek_v4(f: Fields) -> Architecture:
         f.problems.add("num_key_value_heads", kv, "1, the shared head of compressed attention")
     ratios = f.per_layer("compress_ratios", n, spare=8) or _ratios_by_type(f, n)
     if ratios is None or not all(type(r) is int and 0 <= r <= 2**16 for r in ratios):
-        f.problems.add("compress_ratios", short(ratios), "a list of whole numbers, one a layer")
+        if f.sound("compress_ratios", "layer_types"):
+            f.problems.add("compress_ratios", short(ratios), "a list of whole numbers, one a layer")
         ratios = [0] * n
     groups, rank = f.integer("o_groups", low=1), f.integer("o_lora_rank", low=1)
     q_rank, rope = f.integer("q_lora_rank", low=1), f.integer("qk_rope_head_dim", 0)
-    if h * width % groups:
+    if h * width % groups and f.sound("hidden_size", "num_attention_heads", "head_dim", "o_groups"):
         f.problems.add("o_groups", groups, f"a divisor of heads times head_dim ({h * width})")
     indexer = IndexerSpec(
         f.integer("index_n_heads", low=1), f.integer("index_head_dim", low=1), f.integer("index_topk", low=1), "csa"
@@ -103,15 +104,3 @@ def _blocks(f: Fields, keys: tuple[str, str, str, str]) -> IndexerSpec:
     f.raw("index_local_blocks")
     heads, width, topk, size = (f.integer(key, low=1) for key in keys)
     return IndexerSpec(heads, width, topk, "block", size)
-
-
-def read_bloom(f: Fields) -> Architecture:
-    """Read BLOOM: multi-head attention and a two-matrix MLP, biases everywhere, a norm after the embedding."""
-    d = f.integer("hidden_size", low=1)
-    n = f.integer("num_hidden_layers", low=1, high=MAX_LAYERS)
-    h, kv, width = heads_of(f, d)
-    inner = f.integer("intermediate_size", 4 * d, low=1)
-    attention = AttentionSpec("gqa", h, kv, width, width, qkv_bias=True, out_bias=True)
-    mlp = MlpSpec("dense", inner, 2, f.text("hidden_act", "gelu"), bias=True)
-    layers = [(attention, mlp, 4 * d)] * n
-    return build(f, layers, hidden_size=d, extra_params=4 * d, heads=(h, kv, width), tie_default=True)

@@ -6,12 +6,14 @@ import warnings
 from collections.abc import Callable
 
 from mfuroof.errors import MfuroofWarning
+from mfuroof.models.families.foreign import refuse_foreign
 from mfuroof.models.families.generic import read_generic
 from mfuroof.models.families.hybrid import read_kimi_linear, read_qwen_hybrid
 from mfuroof.models.families.nemotron import read_nemotron_h, read_nemotron_nas
 from mfuroof.models.families.parts import Architecture
-from mfuroof.models.families.sparse import read_bloom, read_deepseek_v4, read_minimax_m3
+from mfuroof.models.families.sparse import read_deepseek_v4, read_minimax_m3
 from mfuroof.models.families.traits import TRAITS
+from mfuroof.models.families.ungated import read_bloom, read_falcon, read_gpt2
 from mfuroof.models.families.windowed import read_gemma4, read_llama4, read_mimo_v2
 from mfuroof.models.fields import Fields
 
@@ -34,6 +36,8 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(("deepseek_v4", "deepseek_ref"), read_deepseek_v4),
     **dict.fromkeys(("minimax_m3", "minimax_m3_vl", "minimax_m3_vl_text"), read_minimax_m3),
     "bloom": read_bloom,
+    "gpt2": read_gpt2,
+    "falcon": read_falcon,
 }
 """Reader by ``model_type`` (of the language model, where it is nested)."""
 
@@ -46,6 +50,7 @@ def read_architecture(f: Fields) -> Architecture:
     """
     kind = f.text("model_type")
     reader = READERS.get(kind)
+    refuse_foreign(f, kind, known=reader is not None)
     if reader is None:
         _like_llama(f, kind)
         arch = read_generic(f, TRAITS[""], exact=False)
@@ -65,6 +70,4 @@ def _like_llama(f: Fields, kind: str) -> None:
         f.problems.add(
             "model_type", repr(kind), f"a known kind of model, as hidden_act is {act!r} (the MLP's shape is unsaid)"
         )
-    for key in ("is_encoder_decoder", "cross_attention_layers"):
-        f.refuse(key, "a decoder-only model")
     f.finish_early()

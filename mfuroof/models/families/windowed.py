@@ -65,7 +65,7 @@ def read_gemma4(f: Fields) -> Architecture:
     types = f.per_layer("layer_types", n)
     if types is None:
         types = ["sliding_attention" if (i + 1) % 6 else "full_attention" for i in range(n)]
-    first_shared = n - f.integer("num_kv_shared_layers", 0, high=n)
+    first_shared = n - f.integer("num_kv_shared_layers", 0, high=n if f.sound("num_hidden_layers") else MAX_LAYERS)
     doubled = f.flag("use_double_wide_mlp")
     mlp, norms = _gemma_mlp(f, d)
     layers = []
