@@ -233,7 +233,7 @@ def test_rows_that_cannot_be_predicted_are_left_out_aloud() -> None:
         ({"step_time_s": -1.0}, "row 1: found -1.0"),
         ({"step_time_s": 0.0}, "row 1: found 0.0"),
         ({"step_time_s": float("nan")}, "row 1: found nan"),
-        ({"step_time_s": "fast"}, "row 1: found fast"),
+        ({"step_time_s": "fast"}, "row 1: found 'fast'"),
     ],
 )
 def test_bad_tables(columns: dict[str, Any], words: str) -> None:
