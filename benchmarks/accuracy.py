@@ -4,8 +4,9 @@
 
 FOLDER holds measured tables; those that are not there are skipped: silicon_dev.csv (serving points),
 servingsim_requests_dev.csv and blis_requests_dev.csv (traces), blis_experiments_dev.csv (runs), blis_steps_dev.csv
-(decode steps). The hold-outs choose everything that was fitted (step and sequence overheads of the engines, launches
-and request overheads of the serving view) without the model or the GPU that is judged.
+(decode steps), splitwise_steps_dev.csv (prefill and decode steps of BLOOM). The hold-outs choose everything that was
+fitted (step and sequence overheads of the engines, launches and request overheads of the serving view) without the
+model or the GPU that is judged.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], ...]] = {
     "traces": (("dataset",),),
     "runs": (("model",),),
     "steps": (("phase", "batch"),),
+    "phases": (("phase",), ("phase", "batch")),
 }
 
 
@@ -49,6 +51,26 @@ def held_out(path: Path) -> dict[str, Report]:
     return leave_each_out(path, ("model", "gpu"))
 
 
+def splitwise_steps(path: Path) -> Report:
+    """Return BLOOM's prefill steps, and its decode steps at the mean context of a generation, against predictions."""
+    from pyarrow import csv
+
+    rows = [row for row in csv.read_csv(path).to_pylist() if not row["suspect"]]
+    steps: dict[str, list[Any]] = {name: [] for name in STEP_COLUMNS}
+    for row in rows:
+        batch, prompt, context = row["batch_size"], row["prompt_size"], row["prompt_size"] + row["token_size"] // 2
+        common = ("bigscience/bloom", "h100_sxm", "vllm_2023", row["tensor_parallel"])
+        prefill, decode = (0, 0, batch, prompt, row["prefill_ms"]), (batch, context, 0, 0, row["tpot_ms"])
+        for values in ((*common, *prefill), (*common, *decode)):
+            for name, value in zip(STEP_COLUMNS, values, strict=True):
+                steps[name].append(value)
+    return validate_steps(steps)
+
+
+STEP_COLUMNS = (
+    "model", "gpu", "engine", "tp", "decode_batch", "decode_context", "prefill_batch", "prefill_new_tokens",
+    "step_time_ms",
+)  # fmt: skip
 Check = tuple[str, str, str, Callable[[Path], Report]]
 CHECKS: tuple[Check, ...] = (
     ("serving points, in sample", "serving", "silicon_dev.csv", validate_serving),
@@ -63,6 +85,7 @@ CHECKS: tuple[Check, ...] = (
     ),
     ("runs, vLLM on H100", "runs", "blis_experiments_dev.csv", validate_runs),
     ("decode steps, vLLM on H100", "steps", "blis_steps_dev.csv", validate_steps),
+    ("BLOOM-176B, vLLM of 2023 on H100, in sample", "phases", "splitwise_steps_dev.csv", splitwise_steps),
 )
 
 

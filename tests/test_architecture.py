@@ -19,7 +19,7 @@ PAGE = ROOT.parent / "docs" / "architecture.md"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "units", "_types", "_version"),
     ("core",),
-    ("_boundary", "_files", "_html", "_pandas", "expressions"),
+    ("_boundary", "_files", "_html", "_pandas", "_table_files", "expressions"),
     ("precision",),
     ("hardware", "models", "parallel", "params", "engines", "batch", "tables.schema", "tables.compiled"),
     ("lookup",),

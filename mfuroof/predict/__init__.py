@@ -3,7 +3,8 @@
 A row that cannot be answered gets nulls and an ``error`` text; the others are answered.
 """
 
-from mfuroof.predict.files import check_target, read_table, write_table
+from mfuroof._table_files import read_table
+from mfuroof.predict.files import check_target, write_table
 from mfuroof.predict.serving import SERVING_COLUMNS, predict_serving
 from mfuroof.predict.steps import STEP_COLUMNS, predict_steps
 

@@ -1,4 +1,4 @@
-"""Tables from and to CSV and Parquet files, by suffix."""
+"""Tables to CSV and Parquet files, by suffix."""
 
 from __future__ import annotations
 
@@ -10,38 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from mfuroof._files import refuse_irregular
-from mfuroof.errors import InputError, OutputError, Problem, TableFormatError
+from mfuroof._table_files import check_suffix
+from mfuroof.errors import InputError, OutputError, Problem
 
-__all__ = ["check_target", "read_table", "write_table"]
-
-SUFFIXES = (".csv", ".parquet")
-
-
-def read_table(path: str | Path) -> pa.Table:
-    """Read a table of configurations.
-
-    Raises
-    ------
-    InputError
-        The suffix is neither ``.csv`` nor ``.parquet``, or there is no such file.
-    TableFormatError
-        The file is no such table.
-    """
-    path = Path(path)
-    _check_suffix(path)
-    if not path.is_file():
-        raise InputError(Problem(str(path), "no such file", "a table of configurations"))
-    try:
-        if path.suffix == ".csv":
-            from pyarrow import csv
-
-            # only an empty cell is blank: "nan", "NA" and "null" are wrong values and have to be reported as such
-            return csv.read_csv(path, convert_options=csv.ConvertOptions(null_values=[""]))
-        from pyarrow import parquet
-
-        return parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise TableFormatError(Problem(str(path), str(error).splitlines()[0], f"a {path.suffix[1:]} table")) from error
+__all__ = ["check_target", "write_table"]
 
 
 def check_target(path: str | Path, source: str | Path) -> None:
@@ -55,7 +27,7 @@ def check_target(path: str | Path, source: str | Path) -> None:
         There is no such folder, or something that is no regular file stands there.
     """
     path, source = Path(path), Path(source)
-    _check_suffix(path)
+    check_suffix(path)
     if path.resolve() == source.resolve() or (path.exists() and source.exists() and path.samefile(source)):
         raise InputError(Problem(str(path), "the input itself", "another file", "Choose another place for the output."))
     refuse_irregular(path)
@@ -74,7 +46,7 @@ def write_table(table: pa.Table, path: str | Path) -> None:
         The file cannot be written.
     """
     path = Path(path)
-    _check_suffix(path)
+    check_suffix(path)
     refuse_irregular(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -100,8 +72,3 @@ def _flat(table: pa.Table) -> pa.Table:
             texts = [None if v is None else json.dumps(v, default=str) for v in table.column(i).to_pylist()]
             table = table.set_column(i, column.name, pa.array(texts, pa.string()))
     return table
-
-
-def _check_suffix(path: Path) -> None:
-    if path.suffix not in SUFFIXES:
-        raise InputError(Problem(str(path), f"suffix {path.suffix!r}", " or ".join(SUFFIXES)))

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mfuroof._boundary import Problems, count_array
+from mfuroof._table_files import read_table
 from mfuroof._types import I64
-from mfuroof.errors import InputError, Problem, TableFormatError, UnknownNameError
+from mfuroof.errors import InputError, Problem, UnknownNameError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -105,22 +106,7 @@ def _opened(source: Any) -> pa.Table:
     expected = "an Arrow table, or the path of a .csv or .parquet file"
     if not isinstance(source, str | Path):
         raise InputError(Problem("table of cases", f"a {type(source).__name__}", expected))
-    path = Path(source)
-    if path.suffix not in (".csv", ".parquet"):
-        raise InputError(Problem(str(path), f"suffix {path.suffix!r}", expected))
-    if not path.is_file():
-        raise InputError(Problem(str(path), "no such file", expected))
-    try:
-        if path.suffix == ".csv":
-            from pyarrow import csv
-
-            return csv.read_csv(path, convert_options=csv.ConvertOptions(null_values=[""], strings_can_be_null=True))
-        from pyarrow import parquet
-
-        return parquet.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise TableFormatError(Problem(str(path), reason, f"a {path.suffix[1:]} table")) from error
+    return read_table(source)
 
 
 def _counts(name: str, column: pa.ChunkedArray, problems: Problems) -> I64:
